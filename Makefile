@@ -1,0 +1,65 @@
+# Two commands are enough: `make demo` and `make test`.  Both set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROTOS := $(wildcard proto/bellhop/v1/*.proto)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test check lint types layers proto proto-check transcripts bench campaign clean
+
+help:
+	@echo "make demo         two daemons and an emulator make a device-independent key and use it"
+	@echo "make test         all tests"
+	@echo "make check        lint, types, layer laws, generated code"
+	@echo "make campaign     thousands of seeds (hours)"
+	@echo "make bench        the benchmarks of bench/"
+	@echo "make transcripts  write the golden transcripts anew"
+	@echo "make proto        generate the protobuf modules anew"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/bellhop demo
+
+test: $(STAMP)
+	$(BIN)/pytest -m "not campaign"
+
+check: lint types layers proto-check
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+layers: $(STAMP)
+	$(BIN)/lint-imports
+
+proto: $(STAMP)
+	rm -rf proto/gen/bellhop
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto/gen --grpc_python_out=proto/gen \
+	    --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=proto/gen \
+	    --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=only_async:proto/gen $(PROTOS)
+	@printf '"""Generated protobuf messages and services, version 1."""\n' > proto/gen/bellhop/v1/__init__.py
+	@touch proto/gen/bellhop/v1/py.typed
+
+proto-check: proto
+	@test -z "$$(git status --porcelain proto/gen)" || { git status --short proto/gen; git --no-pager diff --stat proto/gen; echo "proto/gen is not what proto/ says: run 'make proto' and commit"; exit 1; }
+
+transcripts: $(STAMP)
+	$(BIN)/pytest tests/transcripts --rewrite-transcripts
+
+bench: $(STAMP)
+	for b in bench/*.py; do $(BIN)/python $$b || exit 1; done
+
+campaign: $(STAMP)
+	$(BIN)/pytest -m campaign
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo
