@@ -1,0 +1,1 @@
+"""The shells: the daemon, the simulation, the command line."""
