@@ -1,0 +1,168 @@
+"""What two nodes tell each other, as the cores see it.
+
+Every message may come twice, late or out of order: a receiver takes it or refuses it by what it
+knows, and one that fits no state is refused, never raised.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bellhop.hal.operations import LinkName, RequestId
+from bellhop.stack.ids import KeyId, SaeId, SessionId
+
+STAGE_BODY_BYTES_MAX = 4 * 1024 * 1024
+"""Bounds the body of a tagged message: a Toeplitz seed for `ROUNDS_MAX` rounds fits."""
+
+ALLOCATIONS_MAX = 256
+"""Bounds one message about allocations."""
+
+
+class Stage(Enum):
+    """The eight tagged messages of a session, in their order."""
+
+    TRANSCRIPT_A = "transcript_a"
+    TRANSCRIPT_B = "transcript_b"
+    INPUTS_A = "inputs_a"
+    INPUTS_B = "inputs_b"
+    SYNDROME = "syndrome"
+    VERIFICATION = "verification"
+    DECISION = "decision"
+    AMPLIFICATION = "amplification"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockHeralded:
+    """Link: what one end saw of a block.  `digest` of attempts and patterns, empty: lost here."""
+
+    link: LinkName
+    request: RequestId
+    block: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Propose:
+    """Session: everything that is fixed before the first round, in canonical JSON."""
+
+    session: SessionId
+    parameters: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    session: SessionId
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TestRounds:
+    """Alice's device has answered a slot of rounds: these of it are tests (bool, shape (rounds,))."""
+
+    __test__ = False  # not a test case, whatever its name
+
+    session: SessionId
+    slot: int
+    tests: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotDone:
+    """Bob's device has answered a slot of rounds, or lost it; both count."""
+
+    session: SessionId
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """One of the eight: tagged with a one-time mask named by its batch and number."""
+
+    session: SessionId
+    stage: Stage
+    body: bytes = field(repr=False)
+    batch: str
+    number: int
+    tag: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Bob's decoder has ended; only now Alice draws the key of the verification hash."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far one end is, so that the other says again what was lost.
+
+    `slots_done`: slots this end has finished; `heard`: stages it has.
+    """
+
+    session: SessionId
+    slots_done: NDArray[np.bool_] = field(compare=False)
+    heard: tuple[Stage, ...] = ()
+    accepted: bool = False
+    decoded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """The session has ended without a key, or is not known (any more)."""
+
+    session: SessionId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStored:
+    """The session's keys are on this end's disk."""
+
+    session: SessionId
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """A key handed to its master: the peer's node may hand it to the slave.
+
+    `slots`: indices in the block, the first one the key id's own; a key longer than a slot spans
+    several, in order, and is cut to `size_bits`.
+    """
+
+    session: SessionId
+    key_id: KeyId
+    slots: tuple[int, ...]
+    size_bits: int
+    master: SaeId
+    slave: SaeId
+
+
+@dataclass(frozen=True, slots=True)
+class KeysAllocated:
+    """Keys: these were handed to their masters here."""
+
+    keys: tuple[Allocation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationsRecorded:
+    key_ids: tuple[KeyId, ...]
+
+
+Message = (
+    BlockHeralded
+    | Propose
+    | Accept
+    | TestRounds
+    | SlotDone
+    | Tagged
+    | Decoded
+    | Position
+    | Abort
+    | BlockStored
+    | KeysAllocated
+    | AllocationsRecorded
+)
