@@ -149,7 +149,7 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Durable, all or nothing: facts whose name begins with one of `forget` go, then `put` comes."""
+    """Durable, all or nothing: facts named with a prefix in `forget` go, then `put` comes."""
 
     put: tuple[Fact, ...] = ()
     forget: tuple[str, ...] = ()

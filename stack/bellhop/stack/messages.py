@@ -59,7 +59,7 @@ class Accept:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TestRounds:
-    """Alice's device has answered a slot of rounds: these of it are tests (bool, shape (rounds,))."""
+    """Alice's device has answered a slot: these rounds of it are tests (bool, shape (rounds,))."""
 
     __test__ = False  # not a test case, whatever its name
 
