@@ -1,0 +1,115 @@
+"""Privacy amplification: a Toeplitz matrix over GF(2) times the corrected string, exactly.
+
+The l x n matrix is T[i, j] = seed[i - j + n - 1], so the seed has n + l - 1 bits: its bit n - 1 is
+the matrix's upper left corner, the first column runs up the seed from there and the first row
+down. With a uniform seed the family is 2-universal: for any two different strings the hashes
+collide with probability 2^-l (Mansour, Nisan, Tiwari, STOC 1990; Krawczyk, CRYPTO '94). It is
+not consumed and may be public, provided it is independent of the string and drawn after all
+quantum rounds.
+
+The product is a slice of the integer convolution of seed and string, by float64 Fourier
+transforms of pieces of the string, reduced modulo 2. It counts as exact for two reasons checked
+at every call: no value lies further than 0.25 from an integer, and 64 outputs spread over the
+whole result agree, as integers, with direct sums.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bits = NDArray[np.uint8]
+
+DEVIATION_MAX: Final = 0.25
+CHECKED_OUTPUTS: Final = 64
+# Below this length a transform costs mostly its call.
+_TRANSFORM_LENGTH_MIN: Final = 1 << 14
+
+
+class InexactProduct(AssertionError):
+    """The floating-point product is not the integer product: a defect of ours or of the machine."""
+
+
+def seed_bits_needed(input_bits: int, output_bits: int) -> int:
+    """The length of the seed of an l x n Toeplitz matrix, n + l - 1 bits."""
+    assert input_bits > 0 and output_bits > 0
+    return input_bits + output_bits - 1
+
+
+def toeplitz_hash(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
+    """The product of the seed's Toeplitz matrix (l, n) and the bits (n,), modulo 2: shape (l,).
+
+    `bits` and `seed_bits` hold one bit a byte. Raises `InexactProduct`, never a wrong bit that
+    either check could see. Needs scipy, loaded at the first call.
+    """
+    _check_shapes(bits, seed_bits, output_bits)
+    counts = _integers(_convolve(bits, seed_bits, output_bits))
+    _check_sample(bits, seed_bits, counts)
+    return (counts & 1).astype(np.uint8)
+
+
+def toeplitz_hash_by_integers(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
+    """`toeplitz_hash` by one product of two big integers (Kronecker substitution): its slow twin.
+
+    A 32-bit limb a bit, too wide for a carry to reach the next. Exact by construction.
+    """
+    _check_shapes(bits, seed_bits, output_bits)
+    string = int.from_bytes(bits.astype("<u4").tobytes(), "little")
+    seed = int.from_bytes(seed_bits.astype("<u4").tobytes(), "little")
+    product = (string * seed).to_bytes(4 * (bits.size + seed_bits.size), "little")
+    limbs = np.frombuffer(product, dtype="<u4")
+    return (limbs[bits.size - 1 :][:output_bits] & 1).astype(np.uint8)
+
+
+def _check_shapes(bits: Bits, seed_bits: Bits, output_bits: int) -> None:
+    assert bits.ndim == seed_bits.ndim == 1, "strings of bits"
+    assert bits.dtype == seed_bits.dtype == np.uint8, "one bit a byte"
+    assert 0 < output_bits <= bits.size, "amplification shortens"
+    assert seed_bits.size == seed_bits_needed(bits.size, output_bits), "seed of n + l - 1 bits"
+    assert int(bits.max()) <= 1 and int(seed_bits.max()) <= 1, "bits are 0 or 1"
+
+
+def _convolve(bits: Bits, seed_bits: Bits, output_bits: int) -> NDArray[np.float64]:
+    """Outputs n - 1 ... n + l - 2 of the convolution of seed and bits, nearly integers.
+
+    A piece of p bits meets only l + p - 1 bits of the seed, and of their cyclic convolution of
+    any length >= l + p - 1 the wanted l outputs are free of wrap-around. All pieces want the same
+    places, so their spectra are added and one inverse transform ends the sum.
+    """
+    from scipy import fft
+
+    n = bits.size
+    wanted = max(min(3 * output_bits, n + output_bits - 1), _TRANSFORM_LENGTH_MIN)
+    length = int(fft.next_fast_len(wanted, real=True))
+    piece = length - output_bits + 1
+    spectrum = np.zeros(length // 2 + 1, dtype=np.complex128)
+    for start in range(0, n, piece):
+        part = bits[start : start + piece]
+        # Where column `start + part.size - 1` of the matrix begins in the seed.
+        first = n - start - part.size
+        window = seed_bits[first : first + part.size + output_bits - 1]
+        # Right-aligned, so that a short last piece puts its outputs where the others do.
+        lag = piece - part.size
+        aligned = np.zeros(length, dtype=np.float64)
+        aligned[lag : lag + window.size] = window
+        spectrum += fft.rfft(aligned) * fft.rfft(part.astype(np.float64), length)
+    product: NDArray[np.float64] = fft.irfft(spectrum, length)
+    return product[piece - 1 : piece - 1 + output_bits]
+
+
+def _integers(product: NDArray[np.float64]) -> NDArray[np.int64]:
+    nearest = np.rint(product)
+    # Written so that a not-a-number fails as well.
+    if not float(np.abs(product - nearest).max()) <= DEVIATION_MAX:
+        raise InexactProduct("a Toeplitz product is too far from an integer")
+    return nearest.astype(np.int64)
+
+
+def _check_sample(bits: Bits, seed_bits: Bits, counts: NDArray[np.int64]) -> None:
+    """Compare outputs at fixed places, both ends among them, with direct sums."""
+    reversed_bits = np.ascontiguousarray(bits[::-1])
+    places = np.linspace(0, counts.size - 1, min(CHECKED_OUTPUTS, counts.size)).astype(np.int64)
+    for i in places.tolist():
+        direct = np.count_nonzero(seed_bits[i : i + bits.size] & reversed_bits)
+        if direct != int(counts[i]):
+            raise InexactProduct("a Toeplitz product differs from its direct sum")
