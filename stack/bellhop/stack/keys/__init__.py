@@ -1,0 +1,1 @@
+"""From a distilled block to keys that either end may hand out."""
