@@ -75,26 +75,31 @@ def _convolve(bits: Bits, seed_bits: Bits, output_bits: int) -> NDArray[np.float
     A piece of p bits meets only l + p - 1 bits of the seed, and of their cyclic convolution of
     any length >= l + p - 1 the wanted l outputs are free of wrap-around. All pieces want the same
     places, so their spectra are added and one inverse transform ends the sum.
+
+    Seed and piece share a complex transform: (u + iv) * (u + iv) has u * v twice in its imaginary
+    part.
     """
     from scipy import fft
 
     n = bits.size
     wanted = max(min(3 * output_bits, n + output_bits - 1), _TRANSFORM_LENGTH_MIN)
-    length = int(fft.next_fast_len(wanted, real=True))
+    length = int(fft.next_fast_len(wanted))
     piece = length - output_bits + 1
-    spectrum = np.zeros(length // 2 + 1, dtype=np.complex128)
+    squares = np.zeros(length, dtype=np.complex128)
     for start in range(0, n, piece):
         part = bits[start : start + piece]
-        # Where column `start + part.size - 1` of the matrix begins in the seed.
+        # Where the column of the piece's last bit begins in the seed.
         first = n - start - part.size
-        window = seed_bits[first : first + part.size + output_bits - 1]
+        both = np.zeros(length, dtype=np.complex128)
+        both.imag[: part.size] = part
         # Right-aligned, so that a short last piece puts its outputs where the others do.
-        lag = piece - part.size
-        aligned = np.zeros(length, dtype=np.float64)
-        aligned[lag : lag + window.size] = window
-        spectrum += fft.rfft(aligned) * fft.rfft(part.astype(np.float64), length)
-    product: NDArray[np.float64] = fft.irfft(spectrum, length)
-    return product[piece - 1 : piece - 1 + output_bits]
+        both.real[piece - part.size :] = seed_bits[first : first + part.size + output_bits - 1]
+        spectrum = fft.fft(both, overwrite_x=True)
+        spectrum *= spectrum
+        squares += spectrum
+    outputs = fft.ifft(squares, overwrite_x=True).imag[piece - 1 : piece - 1 + output_bits] / 2
+    product: NDArray[np.float64] = outputs
+    return product
 
 
 def _integers(product: NDArray[np.float64]) -> NDArray[np.int64]:
