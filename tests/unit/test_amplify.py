@@ -45,7 +45,7 @@ def test_three_ways_agree(n: int, output_bits: int) -> None:
 
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 def test_many_pieces_with_a_ragged_last_one(extra: int) -> None:
-    """Transforms of 2^14 take pieces of 2^14 - l + 1 bits: the last lacks one, none, all but one."""
+    """Transforms of 2^14 take pieces of 2^14 - l + 1 bits: the last is ragged or full."""
     output_bits = 1500
     n = 4 * (2**14 - output_bits + 1) + extra
     rng = np.random.default_rng(n)
