@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bellhop.stack.diqkd import amplify
 from bellhop.stack.diqkd.amplify import (
@@ -112,24 +113,36 @@ def test_all_ones_at_full_size_stay_exact() -> None:
     assert key.all()
 
 
-def test_a_wrong_sum_in_the_sample_is_caught() -> None:
+def direct_sums() -> tuple[Bits, Bits, NDArray[np.float64]]:
+    """A string, a seed and the 30 integers that a transform must come close to."""
     rng = np.random.default_rng(7)
     bits, seed_bits = random_bits(rng, 100), random_bits(rng, 129)
-    counts = np.array([np.count_nonzero(seed_bits[i : i + 100] & bits[::-1]) for i in range(30)])
-    amplify._check_sample(bits, seed_bits, counts)
-    for i in range(30):
-        wrong = counts.copy()
-        wrong[i] += 2  # an even error would leave the parity as it is, and is caught all the same
-        with pytest.raises(InexactProduct):
-            amplify._check_sample(bits, seed_bits, wrong)
+    sums = [float(np.count_nonzero(seed_bits[i : i + 100] & bits[::-1])) for i in range(30)]
+    return bits, seed_bits, np.array(sums)
 
 
-@pytest.mark.parametrize("value", [0.26, 1.74, -0.3, float("nan"), float("inf")])
-def test_a_value_far_from_integers_is_caught(value: float) -> None:
-    near = np.array([0.0, 3.0 + 1e-9, 7.0 - 0.24])
-    np.testing.assert_array_equal(amplify._integers(near), [0, 3, 7])
-    with pytest.raises(InexactProduct), np.errstate(invalid="ignore"):
-        amplify._integers(np.append(near, value))
+def test_rounding_noise_is_rounded_away() -> None:
+    bits, seed_bits, sums = direct_sums()
+    noise = np.random.default_rng(8).uniform(-0.24, 0.24, sums.size)
+    parities = amplify._checked_parities(bits, seed_bits, sums + noise)
+    np.testing.assert_array_equal(parities, by_matrix(bits, seed_bits, 30))
+
+
+@pytest.mark.parametrize("place", range(30))
+def test_a_wrong_sum_in_the_sample_is_caught(place: int) -> None:
+    """Even by two, which would leave the parity as it is."""
+    bits, seed_bits, sums = direct_sums()
+    sums[place] += 2
+    with pytest.raises(InexactProduct, match="direct sum"):
+        amplify._checked_parities(bits, seed_bits, sums)
+
+
+@pytest.mark.parametrize("error", [0.26, -0.26, 0.5, float("nan")])
+def test_a_value_far_from_integers_is_caught(error: float) -> None:
+    bits, seed_bits, sums = direct_sums()
+    sums[11] += error
+    with pytest.raises(InexactProduct, match="too far"):
+        amplify._checked_parities(bits, seed_bits, sums)
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,7 @@ def toeplitz_hash(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
     either check could see. Needs scipy, loaded at the first call.
     """
     _check_shapes(bits, seed_bits, output_bits)
-    counts = _integers(_convolve(bits, seed_bits, output_bits))
-    _check_sample(bits, seed_bits, counts)
-    return (counts & 1).astype(np.uint8)
+    return _checked_parities(bits, seed_bits, _convolve(bits, seed_bits, output_bits))
 
 
 def toeplitz_hash_by_integers(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
@@ -102,19 +100,21 @@ def _convolve(bits: Bits, seed_bits: Bits, output_bits: int) -> NDArray[np.float
     return product
 
 
-def _integers(product: NDArray[np.float64]) -> NDArray[np.int64]:
+def _checked_parities(bits: Bits, seed_bits: Bits, product: NDArray[np.float64]) -> Bits:
+    """The products modulo 2, known to be integers and, at fixed places, the right ones.
+
+    The places are spread evenly, both ends among them. Integers are compared rather than parities:
+    a broken transform is off by an even number as easily as by an odd one.
+    """
     nearest = np.rint(product)
     # Written so that a not-a-number fails as well.
     if not float(np.abs(product - nearest).max()) <= DEVIATION_MAX:
         raise InexactProduct("a Toeplitz product is too far from an integer")
-    return nearest.astype(np.int64)
-
-
-def _check_sample(bits: Bits, seed_bits: Bits, counts: NDArray[np.int64]) -> None:
-    """Compare outputs at fixed places, both ends among them, with direct sums."""
+    counts = nearest.astype(np.int64)
     reversed_bits = np.ascontiguousarray(bits[::-1])
     places = np.linspace(0, counts.size - 1, min(CHECKED_OUTPUTS, counts.size)).astype(np.int64)
     for i in places.tolist():
         direct = np.count_nonzero(seed_bits[i : i + bits.size] & reversed_bits)
         if direct != int(counts[i]):
             raise InexactProduct("a Toeplitz product differs from its direct sum")
+    return (counts & 1).astype(np.uint8)
