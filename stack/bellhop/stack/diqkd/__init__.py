@@ -1,0 +1,1 @@
+"""Device-independent quantum key distribution: from rounds of a CHSH game to a secret key."""
