@@ -122,6 +122,7 @@ def test_metrics_may_be_switched_off_and_nothing_else() -> None:
         ('kme = "kme-bob"', 'kme = "kme-alice"', "sae[1].kme", "alice"),
         ('"state/alice"', f'"{"x" * 100}/{"y" * 100}"', "control.socket", "node.state_dir"),
         ('log_level = "info"', 'log_level = "loud"', "observe.log_level", "loud"),
+        ('"sae-bob"', f'"{"ü" * 33}"', "sae[1].id", "64 bytes"),
         ('"1.2"', '"1.1"', "etsi.tls_min", "1.1"),
     ],
 )

@@ -19,7 +19,7 @@ from bellhop.hal.errors import ConfigError
 from bellhop.hal.identity import valid_name
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX
 from bellhop.node.config_values import Address, Nanoseconds, reading_hook
-from bellhop.node.tls import NAME_CHARACTERS_MAX, PartyKind
+from bellhop.node.tls import NAME_BYTES_MAX, PartyKind
 
 ROUNDS_MAX = 1_000_000_000
 PEERS_MAX = 64
@@ -29,7 +29,7 @@ SOCKET_PATH_BYTES_MAX = 107
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 KeySize = Annotated[int, Meta(ge=8, le=1_000_000, multiple_of=8)]
-SaeId = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
+SaeId = Annotated[str, Meta(min_length=1)]
 
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -337,7 +337,11 @@ def _check_saes(config: NodeConfig) -> None:
     seen: dict[str, str] = {}
     for i, sae in enumerate(config.sae):
         here = f"sae[{i}]"
-        require(sae.id.isprintable(), f"{here}.id", "has characters that cannot be printed")
+        require(
+            sae.id.isprintable() and len(sae.id.encode()) <= NAME_BYTES_MAX,
+            f"{here}.id",
+            f"is not at most {NAME_BYTES_MAX} bytes of printable UTF-8",
+        )
         require(sae.id not in seen, f"{here}.id", f"= {sae.id!r} is also {seen.get(sae.id)}")
         require(
             sae.node in names, f"{here}.node", f"= {sae.node!r} is neither node.name nor a peer"
