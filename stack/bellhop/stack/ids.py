@@ -6,7 +6,7 @@ SessionId = NewType("SessionId", str)
 """A DI-QKD session and the block distilled by it: 32 hexadecimal digits, drawn by the initiator."""
 
 KeyId = NewType("KeyId", str)
-"""A key as applications name it: a UUID in its usual text form."""
+"""A key as applications name it: the lower-case text of a version 8 UUID (RFC 9562, 5.8)."""
 
 SaeId = NewType("SaeId", str)
 """A secure application entity (ETSI GS QKD 014), as its certificate names it."""

@@ -119,9 +119,13 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class BlockStored:
-    """The session's keys are on this end's disk."""
+    """The session's keys are on this end's disk.
+
+    `confirmed`: this end knows that the other has them too, so it wants no answer.
+    """
 
     session: SessionId
+    confirmed: bool
 
 
 @dataclass(frozen=True, slots=True)

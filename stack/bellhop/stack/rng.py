@@ -30,7 +30,7 @@ def uniform_bits(rng: Rng, count: int) -> NDArray[np.uint8]:
 
 
 def chosen(rng: Rng, probability: Fraction, count: int) -> NDArray[np.bool_]:
-    """`count` independent yes or no, yes with exactly `probability`, whose denominator divides 2**16.
+    """`count` independent yes or no; yes has exactly `probability`, of denominator dividing 2**16.
 
     Exactness matters: the theorem takes exact input distributions, and a bias of the test
     probability would cost entropy that nobody accounts for.

@@ -1,4 +1,4 @@
-"""How a distilled block becomes keys, and the pool of authentication key it refills. Pure.
+"""How a distilled block becomes keys, and the masks with which it refills the pool.
 
 Rules. Both ends hold the same block and apply the same cut, so no message names a key:
 
@@ -14,76 +14,26 @@ of the keys does not rest on it, for the id key is used for nothing else and is 
 """
 
 import hmac
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
-from types import MappingProxyType
-from typing import Final, NewType
+from typing import Final
 
-from bellhop.stack.diqkd.authenticate import HASH_KEY_BYTES, MASK_BYTES
-
-KeyId = NewType("KeyId", str)
-"""The lower-case text of a version 8 UUID (RFC 9562, section 5.8)."""
+from bellhop.hal.operations import NodeName
+from bellhop.stack.core import Slot
+from bellhop.stack.diqkd.authenticate import MASK_BYTES
+from bellhop.stack.ids import KeyId
 
 ID_KEY_BYTES: Final = 32
 SLOT_BYTES: Final = 32
-POOL_MASKS_MAX: Final = 1 << 16
 
 
-class Role(StrEnum):
-    """The two parts in a session."""
+MASKS_ALICE: Final = 5
+MASKS_BOB: Final = 3
+MASKS_A_SESSION: Final = MASKS_ALICE + MASKS_BOB
+"""A session tags five messages of Alice's and three of Bob's."""
 
-    ALICE = "alice"
-    BOB = "bob"
-
-
-class Direction(IntEnum):
-    """Which of two nodes acts: the one whose name sorts first (by code points) or the other."""
-
-    LOW = 0
-    HIGH = 1
-
-
-class Tagged(StrEnum):
-    """What a session tags, in the order of the session."""
-
-    TRANSCRIPT_ALICE = "transcript_alice"
-    TRANSCRIPT_BOB = "transcript_bob"
-    INPUTS_ALICE = "inputs_alice"
-    INPUTS_BOB = "inputs_bob"
-    SYNDROME = "syndrome"
-    VERIFICATION = "verification"
-    DECISION = "decision"
-    AMPLIFICATION_SEED = "amplification_seed"
-
-
-SENDER: Final[Mapping[Tagged, Role]] = MappingProxyType(
-    {
-        Tagged.TRANSCRIPT_ALICE: Role.ALICE,
-        Tagged.TRANSCRIPT_BOB: Role.BOB,
-        Tagged.INPUTS_ALICE: Role.ALICE,
-        Tagged.INPUTS_BOB: Role.BOB,
-        Tagged.SYNDROME: Role.ALICE,
-        Tagged.VERIFICATION: Role.ALICE,
-        Tagged.DECISION: Role.BOB,
-        Tagged.AMPLIFICATION_SEED: Role.ALICE,
-    }
-)
-
-MASKS_A_SESSION: Final = len(SENDER)
 POOL_BYTES_A_BLOCK: Final = MASKS_A_SESSION * MASK_BYTES
 BLOCK_BYTES_MIN: Final = POOL_BYTES_A_BLOCK + ID_KEY_BYTES
 """A shorter block cannot pay for its own session: the session aborts instead of cutting it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One key, and the only node that may hand it out first."""
-
-    index: int
-    key_id: KeyId
-    issuer: str
-    key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +42,8 @@ class CutBlock:
 
     link: str
     session: str
-    alice: str
-    bob: str
+    alice: NodeName
+    bob: NodeName
     slots: tuple[Slot, ...]
     alice_masks: tuple[bytes, ...] = field(repr=False)
     bob_masks: tuple[bytes, ...] = field(repr=False)
@@ -116,110 +66,8 @@ class CutBlock:
         return self.gross_bits - 8 * BLOCK_BYTES_MIN - self.deliverable_bits
 
 
-@dataclass(frozen=True, slots=True)
-class Mask:
-    """A one-time mask. Its number belongs to its sender alone and never comes back."""
-
-    number: int
-    sender: str
-    mask: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class AuthenticationPool:
-    """The secret two nodes share for tagging: a reusable hash key and the masks not yet spent.
-
-    Both ends add the masks of the same blocks in the same order, so a number means the same mask at
-    both. The sender names the number; what has left `masks` is spent and stays so.
-    """
-
-    nodes: tuple[str, str]
-    hash_key: bytes = field(repr=False)
-    masks: tuple[Mask, ...]
-    masks_added: tuple[int, int]
-    """Masks ever added for the low and the high sender: where numbering goes on."""
-
-    def unused(self, sender: str) -> tuple[Mask, ...]:
-        """The masks a sender may still spend, lowest number first."""
-        return tuple(mask for mask in self.masks if mask.sender == sender)
-
-    def without(self, numbers: Collection[int]) -> "AuthenticationPool":
-        """The pool after these masks are spent. Every one must have been there: none goes twice."""
-        spent = frozenset(numbers)
-        left = tuple(mask for mask in self.masks if mask.number not in spent)
-        assert len(left) + len(numbers) == len(self.masks), "a mask is spent once, and known"
-        return AuthenticationPool(self.nodes, self.hash_key, left, self.masks_added)
-
-    def covers_session(self, alice: str, bob: str) -> bool:
-        """Whether there are masks for all tags of one session with these parts."""
-        return len(self.unused(alice)) >= pool_need(Role.ALICE) and len(
-            self.unused(bob)
-        ) >= pool_need(Role.BOB)
-
-    def replenished(self, sender: str, masks: tuple[bytes, ...]) -> "AuthenticationPool":
-        """The pool with fresh masks for one sender."""
-        assert len(self.masks) + len(masks) <= POOL_MASKS_MAX, "a pool is bounded"
-        assert all(len(mask) == MASK_BYTES for mask in masks), "a mask has 8 bytes"
-        direction = mask_direction(self.nodes, sender)
-        added = list(self.masks_added)
-        fresh = tuple(
-            Mask(mask_number(direction, added[direction] + k), sender, mask)
-            for k, mask in enumerate(masks)
-        )
-        added[direction] += len(masks)
-        ordered = tuple(sorted(self.masks + fresh, key=lambda mask: mask.number))
-        return AuthenticationPool(self.nodes, self.hash_key, ordered, (added[0], added[1]))
-
-
-def pool_need(role: Role) -> int:
-    """How many masks a session spends from the direction in which this part sends."""
-    return sum(sender is role for sender in SENDER.values())
-
-
-def mask_offset(tagged: Tagged) -> int:
-    """Which of its sender's masks in a session an item takes: its place among that sender's."""
-    own = [item for item in Tagged if SENDER[item] is SENDER[tagged]]
-    return own.index(tagged)
-
-
-def mask_direction(nodes: tuple[str, str], sender: str) -> Direction:
-    """The direction in which a node sends to the other of two."""
-    assert nodes[0] != nodes[1] and sender in nodes, "a sender is one of two different nodes"
-    return Direction.LOW if sender == min(nodes) else Direction.HIGH
-
-
-def mask_number(direction: Direction, count: int) -> int:
-    """The number of a direction's mask after `count` others: low senders even, high senders odd."""
-    assert count >= 0
-    return 2 * count + direction
-
-
-def provision(alice: str, bob: str, secret: bytes) -> AuthenticationPool:
-    """The pool two nodes begin with.
-
-    `secret`: the 16-byte hash key, then 64 bytes for each session it shall pay for, cut like the
-    first 64 bytes of a block. Uniform, known to both ends and to nobody else.
-    """
-    sessions, rest = divmod(len(secret) - HASH_KEY_BYTES, POOL_BYTES_A_BLOCK)
-    assert sessions >= 1 and rest == 0, "a hash key and whole sessions of masks"
-    pool = AuthenticationPool(
-        (min(alice, bob), max(alice, bob)), secret[:HASH_KEY_BYTES], (), (0, 0)
-    )
-    for session in range(sessions):
-        start = HASH_KEY_BYTES + session * POOL_BYTES_A_BLOCK
-        alice_masks, bob_masks = _cut_masks(secret[start : start + POOL_BYTES_A_BLOCK])
-        pool = pool.replenished(alice, alice_masks).replenished(bob, bob_masks)
-    return pool
-
-
-def replenish(pool: AuthenticationPool, block: CutBlock) -> AuthenticationPool:
-    """The pool with the masks of a block: the first five for Alice's tags, three for Bob's."""
-    with_alice = pool.replenished(block.alice, block.alice_masks)
-    return with_alice.replenished(block.bob, block.bob_masks)
-
-
 def cut_block(
-    block: bytes, link: str, session: str, nodes: tuple[str, str], tag_bits_spent: int
+    block: bytes, link: str, session: str, nodes: tuple[NodeName, NodeName], tag_bits_spent: int
 ) -> CutBlock:
     """Cut a distilled block of at least `BLOCK_BYTES_MIN` bytes; `nodes` are (Alice, Bob).
 
@@ -254,9 +102,9 @@ def cut_block(
     )
 
 
-def slot_issuer(nodes: tuple[str, str], index: int) -> str:
+def slot_issuer(nodes: tuple[NodeName, NodeName], index: int) -> NodeName:
     """The node that hands out slot `index`, whichever way round the two are named."""
-    return min(nodes) if index % 2 == Direction.LOW else max(nodes)
+    return min(nodes) if index % 2 == 0 else max(nodes)
 
 
 def derive_key_id(id_key: bytes, link: str, session: str, index: int) -> KeyId:
@@ -281,4 +129,4 @@ def _cut_masks(material: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """A session's masks out of 64 bytes: those of Alice's direction, then those of Bob's."""
     assert len(material) == POOL_BYTES_A_BLOCK
     masks = tuple(material[k : k + MASK_BYTES] for k in range(0, len(material), MASK_BYTES))
-    return masks[: pool_need(Role.ALICE)], masks[pool_need(Role.ALICE) :]
+    return masks[:MASKS_ALICE], masks[MASKS_ALICE:]

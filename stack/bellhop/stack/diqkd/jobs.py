@@ -1,0 +1,193 @@
+"""The heavy arithmetic of a session, as jobs for a worker process.
+
+What they import (compiled kernels, transforms) is loaded where they run, never in the daemon.
+"""
+
+import functools
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bellhop.hal.operations import LinkName, NodeName
+from bellhop.stack.codec import pack, unpack
+from bellhop.stack.diqkd.chsh import threshold_probability, winning_probability
+from bellhop.stack.diqkd.code import Code, CodeDesign, build_code
+from bellhop.stack.diqkd.parameters import (
+    BOUND,
+    PROTOCOL,
+    Parameters,
+    SessionPolicy,
+    code_of,
+    key_length_of,
+    problem_of,
+)
+from bellhop.stack.ids import SessionId
+
+Bits = NDArray[np.uint8]
+
+
+@functools.lru_cache(maxsize=2)
+def _code(design: CodeDesign) -> Code:
+    return build_code(design)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Choose everything that is fixed before a session: threshold, code, bound, key length."""
+
+    session: SessionId
+    link: LinkName
+    alice: NodeName
+    bob: NodeName
+    rounds: int
+    seed: int
+    policy: SessionPolicy
+
+    @property
+    def name(self) -> str:
+        return "plan"
+
+    def run(self) -> Parameters | str:
+        """The parameters, or why there are none."""
+        from bellhop.stack.diqkd.eat_choice import optimise
+
+        policy = self.policy
+        gamma = policy.test_probability
+        threshold = threshold_probability(self.rounds, gamma, policy.s_design, policy.deviations)
+        try:
+            code = code_of(self.rounds, gamma, policy.s_design, policy.qber_design, self.seed)
+            # The leak is the parameters' own sum; the choice that is best for it comes after.
+            guess = problem_of(self.rounds, gamma, threshold, code.syndrome_bits, policy.epsilon)
+            choice = optimise(guess)
+        except ValueError as error:
+            return str(error)
+        draft = Parameters(
+            protocol=PROTOCOL,
+            session=self.session,
+            link=self.link,
+            alice=self.alice,
+            bob=self.bob,
+            rounds=self.rounds,
+            block_rounds=policy.block_rounds,
+            window=policy.window,
+            test_probability=str(Fraction(gamma)),
+            s_design=policy.s_design,
+            qber_design=policy.qber_design,
+            deviations=policy.deviations,
+            threshold=threshold,
+            epsilon=policy.epsilon,
+            bound=BOUND,
+            choice=choice,
+            code=code,
+            key_bits=0,
+        )
+        return _with_length(draft)
+
+
+def _with_length(draft: Parameters) -> Parameters:
+    return replace(draft, key_bits=key_length_of(draft).key_bits)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Build the code and load the decoder while pairs are still coming."""
+
+    design: CodeDesign
+
+    @property
+    def name(self) -> str:
+        return "prepare"
+
+    def run(self) -> bytes:
+        import bellhop.stack.diqkd.reconcile  # noqa: F401 - loads the compiled kernels
+
+        return _code(self.design).digest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encode:
+    """Alice's syndrome."""
+
+    design: CodeDesign
+    bits: Bits = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return "encode"
+
+    def run(self) -> "Encoded":
+        from bellhop.stack.diqkd.reconcile import syndrome
+
+        code = _code(self.design)
+        return Encoded(code.digest, pack(syndrome(code, self.bits)))
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    code_digest: bytes
+    syndrome: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decode:
+    """Alice's string from Bob's guess of it and her syndrome."""
+
+    design: CodeDesign
+    guess: Bits = field(repr=False)
+    tests: NDArray[np.bool_]
+    error_probabilities: tuple[float, float]
+    code_digest: bytes
+    syndrome: bytes = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return "decode"
+
+    def run(self) -> "Corrected | str":
+        """The corrected string, or why there is none."""
+        from bellhop.stack.diqkd.reconcile import decode
+
+        code = _code(self.design)
+        if code.digest != self.code_digest:
+            return "code_mismatch"
+        generation, test = (np.float32(q) for q in self.error_probabilities)
+        probability = np.where(self.tests, test, generation).astype(np.float32)
+        wanted = unpack(self.syndrome, self.design.syndrome_bits)
+        decoded = decode(code, self.guess, wanted, probability)
+        return Corrected(decoded.bits) if decoded.converged else "decoder_failed"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corrected:
+    bits: Bits = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Amplify:
+    """The key: the Toeplitz hash of the corrected string, whole bytes of it."""
+
+    bits: Bits = field(repr=False)
+    seed: bytes = field(repr=False)
+    key_bits: int
+
+    @property
+    def name(self) -> str:
+        return "amplify"
+
+    def run(self) -> "Amplified":
+        from bellhop.stack.diqkd.amplify import seed_bits_needed, toeplitz_hash
+
+        seed = unpack(self.seed, seed_bits_needed(len(self.bits), self.key_bits))
+        return Amplified(pack(toeplitz_hash(self.bits, seed, self.key_bits)))
+
+
+@dataclass(frozen=True, slots=True)
+class Amplified:
+    key: bytes = field(repr=False)
+
+
+def decoder_priors(parameters: Parameters) -> tuple[float, float]:
+    """Error probabilities the decoder assumes: those of the design."""
+    return parameters.qber_design, 1 - winning_probability(parameters.s_design)

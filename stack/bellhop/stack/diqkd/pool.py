@@ -1,0 +1,213 @@
+"""The pre-shared authentication key of two nodes: a hash key, and one-time masks in batches.
+
+Rules
+  A mask is named by its batch and its number, so both ends mean the same one whatever either has
+  missed.  The first batch is provisioned by hand; every distilled block brings another, named by
+  its session.
+  Each direction has masks of its own: the two ends never spend the same one.
+  A sender spends a batch in order and persists how far it is before the tag leaves.  A receiver
+  persists how far it has seen, and refuses a number it has passed.
+  A batch of a block is spent only when both ends are known to have it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bellhop.hal.errors import ConfigError
+from bellhop.hal.operations import NodeName
+from bellhop.stack.codec import join, split
+from bellhop.stack.core import Fact
+from bellhop.stack.diqkd.authenticate import (
+    HASH_KEY_BYTES,
+    MASK_BYTES,
+    TAG_BITS,
+    tag,
+    verify_tag,
+)
+from bellhop.stack.rng import Rng
+
+FIRST_BATCH = "provisioned"
+MASKS_PROVISIONED_MAX = 65_536
+FILE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A one-time mask of this end's sending direction, not spent yet."""
+
+    batch: str
+    number: int
+    secret: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Batch:
+    order: int
+    outgoing: bytes = field(repr=False)
+    incoming: bytes = field(repr=False)
+    usable: bool
+    spent: int = 0
+    seen: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.outgoing) // MASK_BYTES - self.spent if self.usable else 0
+
+    @property
+    def left_incoming(self) -> int:
+        return len(self.incoming) // MASK_BYTES - self.seen
+
+
+class Pool:
+    """One end's view of what it shares with one peer.  Empty until provisioned."""
+
+    def __init__(self, peer: NodeName, facts: Mapping[str, bytes]) -> None:
+        self._prefix = f"pool/{peer}/"
+        self._hash_key = facts.get(f"{self._prefix}key", b"")
+        self._batches: dict[str, _Batch] = {}
+        for name, payload in facts.items():
+            if name.startswith(f"{self._prefix}batch/"):
+                self._add(name.removeprefix(f"{self._prefix}batch/"), payload)
+        for name, payload in facts.items():
+            if name.startswith(f"{self._prefix}used/"):
+                batch = self._batches.get(name.removeprefix(f"{self._prefix}used/"))
+                if batch is not None:
+                    spent, seen = split(payload, 2)
+                    batch.spent, batch.seen = int.from_bytes(spent), int.from_bytes(seen)
+                    batch.usable = True
+
+    def _add(self, name: str, payload: bytes) -> None:
+        order, outgoing, incoming = split(payload, 3)
+        self._batches[name] = _Batch(int.from_bytes(order), outgoing, incoming, usable=False)
+
+    # --- state ---------------------------------------------------------------------------------
+
+    @property
+    def provisioned(self) -> bool:
+        return bool(self._hash_key)
+
+    @property
+    def masks_left(self) -> int:
+        """Masks this end may still spend."""
+        return sum(batch.left for batch in self._batches.values())
+
+    @property
+    def masks_left_incoming(self) -> int:
+        """Masks the peer may still spend, as far as this end has seen."""
+        return sum(batch.left_incoming for batch in self._batches.values() if batch.usable)
+
+    # --- spending ------------------------------------------------------------------------------
+
+    def spend(self) -> tuple[Mask, Fact]:
+        """The next mask, and the fact to persist before a tag under it leaves."""
+        name, batch = min(
+            ((name, batch) for name, batch in self._batches.items() if batch.left),
+            key=lambda item: item[1].order,
+        )
+        start = batch.spent * MASK_BYTES
+        mask = Mask(name, batch.spent, batch.outgoing[start : start + MASK_BYTES])
+        batch.spent += 1
+        return mask, self._used(name, batch)
+
+    def tag(self, mask: Mask, message: bytes) -> bytes:
+        return tag(self._hash_key, mask.secret, message)
+
+    def check(self, batch: str, number: int, message: bytes, received: bytes) -> str | None:
+        """Why a received tag is refused, or None.  Changes nothing."""
+        known = self._batches.get(batch)
+        if known is None or not 0 <= number < len(known.incoming) // MASK_BYTES:
+            return "mask_unknown"
+        if number < known.seen:
+            return "mask_used_before"
+        secret = known.incoming[number * MASK_BYTES : (number + 1) * MASK_BYTES]
+        if not verify_tag(self._hash_key, secret, message, received):
+            return "tag_wrong"
+        return None
+
+    def saw(self, batch: str, number: int) -> Fact:
+        """A tag under this mask was accepted: the fact that refuses it from now on."""
+        known = self._batches[batch]
+        known.seen = number + 1
+        known.usable = True
+        return self._used(batch, known)
+
+    # --- replenishing --------------------------------------------------------------------------
+
+    def batch_fact(self, name: str, outgoing: bytes, incoming: bytes) -> Fact:
+        """Both ends' masks of a new batch, to be stored with the block they come from."""
+        order = 1 + max((batch.order for batch in self._batches.values()), default=0)
+        payload = join(order.to_bytes(8), outgoing, incoming)
+        self._add(name, payload)
+        return Fact(f"{self._prefix}batch/{name}", payload)
+
+    def ready_fact(self, name: str) -> Fact:
+        """The peer has the batch too: its masks may be spent."""
+        batch = self._batches[name]
+        batch.usable = True
+        return self._used(name, batch)
+
+    def _used(self, name: str, batch: _Batch) -> Fact:
+        payload = join(batch.spent.to_bytes(8), batch.seen.to_bytes(8))
+        return Fact(f"{self._prefix}used/{name}", payload)
+
+    def worn_out(self) -> tuple[str, ...]:
+        """Prefixes of facts about batches that neither end can spend from any more."""
+        gone = [
+            name
+            for name, batch in self._batches.items()
+            if batch.usable and batch.left == 0 and batch.left_incoming == 0
+        ]
+        for name in gone:
+            del self._batches[name]
+        return tuple(f"{self._prefix}{kind}/{name}" for name in gone for kind in ("batch", "used"))
+
+    # --- provisioning --------------------------------------------------------------------------
+
+    @staticmethod
+    def provision(rng: Rng, nodes: tuple[NodeName, NodeName], masks: int) -> bytes:
+        """The content of a pool file: `masks` a direction.  To be carried to both nodes by hand."""
+        if not 0 < masks <= MASKS_PROVISIONED_MAX:
+            raise ConfigError(
+                f"a pool holds 1 to {MASKS_PROVISIONED_MAX} masks a direction", field="masks"
+            )
+        content = {
+            "bellhop_pool": FILE_VERSION,
+            "nodes": sorted(nodes),
+            "hash_key": rng.draw(HASH_KEY_BYTES).hex(),
+            "low": rng.draw(masks * MASK_BYTES).hex(),
+            "high": rng.draw(masks * MASK_BYTES).hex(),
+        }
+        return json.dumps(content).encode()
+
+    @staticmethod
+    def facts(content: bytes, own: NodeName, peer: NodeName) -> tuple[Fact, ...]:
+        """A pool file as the facts of one node.  ConfigError if it is not for these two."""
+        try:
+            file = json.loads(content)
+            version, nodes = file["bellhop_pool"], file["nodes"]
+            hash_key, low, high = (bytes.fromhex(file[k]) for k in ("hash_key", "low", "high"))
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError("this is not a pool file: provision a new one") from None
+        if version != FILE_VERSION or len(hash_key) != HASH_KEY_BYTES:
+            raise ConfigError("the pool file is of another version: provision a new one")
+        if nodes != sorted((own, peer)):
+            raise ConfigError(f"the pool file is not for {own} and {peer}: check --peer")
+        outgoing, incoming = (low, high) if own == min(own, peer) else (high, low)
+        prefix = f"pool/{peer}/"
+        return (
+            Fact(f"{prefix}key", hash_key),
+            Fact(f"{prefix}batch/{FIRST_BATCH}", join((0).to_bytes(8), outgoing, incoming)),
+            Fact(f"{prefix}used/{FIRST_BATCH}", join((0).to_bytes(8), (0).to_bytes(8))),
+        )
+
+    @staticmethod
+    def summary(facts: Mapping[str, bytes], peer: NodeName) -> dict[str, int | bool]:
+        """What an operator may see."""
+        pool = Pool(peer, facts)
+        return {
+            "provisioned": pool.provisioned,
+            "masks_left": pool.masks_left,
+            "masks_left_incoming": pool.masks_left_incoming,
+            "mask_bits": TAG_BITS,
+        }

@@ -1,0 +1,246 @@
+"""One end of a DI-QKD session, from the first herald to the stored key or a clean abort.
+
+Rules
+  1. First the rounds (`measure`), then the tagged messages and the key (`distil`).
+  2. Bob accepts by saying the decision, Alice commits by saying the amplification seed.  Before
+     that either may abort; after it the session ends in a key.
+  3. Keys are stored at both ends, then each tells; they are deliverable when both have.
+  4. Whoever hears nothing new for a while tells its position, and the other says again what that
+     lacks.  So lost messages, broken streams and restarts are one case.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bellhop.hal.operations import (
+    DeviceGone,
+    Heralded,
+    Measured,
+    MemoryLost,
+    Port,
+    Ready,
+    Release,
+    Report,
+)
+from bellhop.stack.core import Action, Fact, Note, Order, Persist, Refuse, Tell
+from bellhop.stack.diqkd import stages
+from bellhop.stack.diqkd.distil import Distilling
+from bellhop.stack.diqkd.measure import Measuring
+from bellhop.stack.diqkd.parameters import SessionPolicy
+from bellhop.stack.diqkd.pool import Pool
+from bellhop.stack.diqkd.record import Record
+from bellhop.stack.ids import JobNumber
+from bellhop.stack.messages import (
+    Abort,
+    BlockHeralded,
+    Decoded,
+    Position,
+    SlotDone,
+    Stage,
+    Tagged,
+    TestRounds,
+)
+from bellhop.stack.rng import Rng
+
+SessionMessage = BlockHeralded | TestRounds | SlotDone | Tagged | Decoded | Position
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The session is over at this end: what passes to the node."""
+
+    outcome: str  # "stored" or "aborted"
+    reason: str = ""
+    fields: dict[str, str | int | float] = field(default_factory=dict)
+
+
+class Session:
+    """A core of its own; the node hands it what concerns it and looks at `ended`."""
+
+    def __init__(
+        self,
+        record: Record,
+        policy: SessionPolicy,
+        pool: Pool,
+        rng: Rng,
+        port: Port,
+        link_facts: dict[str, bytes],
+        sessions_before: int,
+        number_job: Callable[[], JobNumber],
+        *,
+        device_ready: bool,
+    ) -> None:
+        self.record = record
+        self.ended: Ended | None = None
+        self._policy = policy
+        own = rng.child("session", record.session)
+        self._measuring = Measuring(record, own, link_facts, device_ready=device_ready)
+        self._distilling = Distilling(record, pool, own, port, sessions_before, number_job)
+        self._moved_ns = 0
+        self._retold_ns = 0
+
+    # --- life -----------------------------------------------------------------------------------
+
+    def begin(self, now_ns: int) -> list[Action]:
+        """Both ends have agreed, or this end has restarted."""
+        self._moved_ns = self._retold_ns = now_ns
+        if self.record.stored:
+            self.ended = Ended("stored", "", self._summary())
+            return []
+        return self._after(now_ns, self._distilling.prepare() + self._measuring.begin())
+
+    def next_deadline(self) -> int | None:
+        """The next retelling; the stall is found then too."""
+        return None if self.ended else self._retold_ns + self._policy.retry_ns
+
+    def tick(self, now_ns: int, *, peer_joined: bool) -> list[Action]:
+        """Tell our position again if nothing moved; give up a session that stalls."""
+        if self.ended or now_ns < self._retold_ns + self._policy.retry_ns:
+            return []
+        if now_ns - self._moved_ns >= self._policy.stall_ns and self.abortable:
+            return self.abort("stalled: the peer or the device gave nothing new")
+        self._retold_ns = now_ns
+        stands = now_ns - self._moved_ns >= self._policy.retry_ns
+        return self._after(now_ns, self.position() if stands and peer_joined else [])
+
+    @property
+    def abortable(self) -> bool:
+        """Whether this end may still give up without the peer's key left alone."""
+        last = Stage.AMPLIFICATION if self.record.is_alice else Stage.DECISION
+        return not self.record.stored and last not in self.record.said
+
+    def abort(self, reason: str, *, tell: bool = True) -> list[Action]:
+        """End without a key.  Masks under tags that left stay spent."""
+        record, p = self.record, self.record.parameters
+        self.ended = Ended("aborted", reason, self._summary())
+        fact = Fact(f"ended/{record.session}", reason.encode())
+        told: list[Action] = [Tell(record.peer, Abort(record.session, reason))] if tell else []
+        return [
+            Persist((fact,), record.prefixes),
+            *told,
+            Order(Release(p.link, p.request)),
+            Note("session_aborted", {"session": record.session, "reason": reason}),
+        ]
+
+    def position(self) -> list[Action]:
+        """How far this end is, so that the peer says again what was lost."""
+        record = self.record
+        done = record.peer_done if record.is_alice else record.measured
+        heard = tuple(stage for stage in stages.ORDER if stage in record.heard)
+        message = Position(
+            record.session, done.copy(), heard, record.agreed, self._distilling.peer_decoded
+        )
+        return [Tell(record.peer, message)]
+
+    # --- events ---------------------------------------------------------------------------------
+
+    def reported(self, now_ns: int, report: Report) -> list[Action]:
+        """What the memory said of this session's request, or of itself."""
+        measuring = self._measuring
+        match report:
+            case Heralded():
+                actions = measuring.heralded(report)
+            case Measured():
+                actions = measuring.measured(report)
+            case MemoryLost():
+                actions = measuring.lost(report)
+            case DeviceGone():
+                actions = measuring.device_gone()
+            case Ready():
+                actions = measuring.device_ready()
+        return self._after(now_ns, actions)
+
+    def hear(self, now_ns: int, message: SessionMessage) -> list[Action]:
+        """What the peer said of this session."""
+        measuring, distilling = self._measuring, self._distilling
+        match message:
+            case BlockHeralded():
+                actions = measuring.hear_block(message)
+            case TestRounds():
+                actions = measuring.hear_tests(message)
+            case SlotDone():
+                actions = measuring.hear_done(message)
+            case Tagged():
+                actions = distilling.hear_tagged(now_ns, message) if measuring.all_done() else []
+            case Decoded():
+                actions = distilling.hear_decoded(now_ns)
+            case Position():
+                actions = self._hear_position(message)
+        return self._after(now_ns, actions)
+
+    def _hear_position(self, message: Position) -> list[Action]:
+        if len(message.slots_done) != self.record.request.slots:
+            return [Refuse(self.record.peer, "position_length")]
+        told = self._distilling.retell(message.heard, decoded=message.decoded)
+        if self.record.stored:  # the rounds are gone, and the peer has measured them all
+            return told
+        return self._measuring.retell(message.slots_done) + told
+
+    def owns(self, job: JobNumber) -> bool:
+        return self._distilling.owns(job)
+
+    def computed(self, now_ns: int, job: JobNumber, result: object) -> list[Action]:
+        return self._after(now_ns, self._distilling.computed(now_ns, job, result))
+
+    def compute_failed(self, now_ns: int, job: JobNumber, why: str) -> list[Action]:
+        return self._after(now_ns, self._distilling.compute_failed(job, why))
+
+    def _after(self, now_ns: int, actions: list[Action]) -> list[Action]:
+        """What follows from whatever happened: the next stage, an abort, the end."""
+        measuring, distilling = self._measuring, self._distilling
+        if self.ended:
+            return actions
+        if measuring.all_done() and not self.record.stored:
+            actions = actions + distilling.advance(now_ns)
+        if measuring.moved or distilling.moved:
+            self._moved_ns = now_ns
+            measuring.moved = distilling.moved = False
+        failure = measuring.failure or distilling.failure
+        if failure and self.abortable:
+            return actions + self.abort(failure)
+        measuring.failure = distilling.failure = None  # too late to abort: it is tried again
+        if self.record.stored:
+            self.ended = Ended("stored", "", self._summary())
+            p = self.record.parameters
+            release = Order(Release(p.link, p.request))
+            return [*actions, release, Note("session_stored", dict(self.ended.fields))]
+        return actions
+
+    # --- for people -----------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> str:
+        record = self.record
+        if record.stored or not record.agreed:
+            return "stored" if record.stored else "proposed"
+        if not self._measuring.all_done():
+            return "heralding"
+        stage = self._distilling.next_stage()
+        return "amplifying" if stage is None else stage.value
+
+    @property
+    def rounds_done(self) -> int:
+        """Rounds both devices have answered, as far as this end knows."""
+        done = self.record.peer_done if self.record.is_alice else self.record.measured
+        request = self.record.request
+        return sum(request.slot_rounds(slot) for slot in np.flatnonzero(done).tolist())
+
+    def _summary(self) -> dict[str, str | int | float]:
+        p = self.record.parameters
+        fields: dict[str, str | int | float] = {
+            "session": self.record.session,
+            "peer": self.record.peer,
+            "rounds": p.rounds,
+            "threshold": p.threshold,
+            "leak_bits": p.leak_bits,
+            "epsilon": p.epsilon,
+            "bound": p.bound,
+        }
+        counts = self._distilling.counts()
+        if counts is not None:
+            fields |= {"s": counts.s, "qber": counts.qber, "tests": counts.tests}
+        if (block := self._distilling.block) is not None:
+            fields |= {"gross_bits": block.gross_bits, "net_bits": block.net_bits}
+        return fields

@@ -1,0 +1,54 @@
+"""Keys handed to their masters here, told to the peer until it has recorded them.
+
+The outbox is durable before this core hears of it (`KeysTaken`), and telling is repeatable: the
+peer records a key's allocation once however often it is told.
+"""
+
+from collections.abc import Mapping
+
+from bellhop.hal.operations import NodeName
+from bellhop.stack.core import Action, ForgetAllocations, KeysTaken, RecordAllocations, Tell
+from bellhop.stack.ids import KeyId
+from bellhop.stack.messages import (
+    ALLOCATIONS_MAX,
+    Allocation,
+    AllocationsRecorded,
+    KeysAllocated,
+)
+
+
+class Handover:
+    """One node's outboxes, one a peer."""
+
+    def __init__(self, outbox: Mapping[NodeName, tuple[Allocation, ...]]) -> None:
+        self._outbox: dict[NodeName, dict[KeyId, Allocation]] = {
+            peer: {allocation.key_id: allocation for allocation in allocations}
+            for peer, allocations in outbox.items()
+        }
+
+    def waiting(self, peer: NodeName) -> int:
+        return len(self._outbox.get(peer, {}))
+
+    def taken(self, event: KeysTaken) -> list[Action]:
+        box = self._outbox.setdefault(event.peer, {})
+        box.update({allocation.key_id: allocation for allocation in event.allocations})
+        return _tell(event.peer, event.allocations)
+
+    def retell(self, peer: NodeName) -> list[Action]:
+        return _tell(peer, tuple(self._outbox.get(peer, {}).values()))
+
+    def hear_allocated(self, peer: NodeName, message: KeysAllocated) -> list[Action]:
+        recorded = AllocationsRecorded(tuple(key.key_id for key in message.keys))
+        return [RecordAllocations(peer, message.keys), Tell(peer, recorded)]
+
+    def hear_recorded(self, peer: NodeName, message: AllocationsRecorded) -> list[Action]:
+        box = self._outbox.get(peer, {})
+        known = tuple(key_id for key_id in message.key_ids if box.pop(key_id, None) is not None)
+        return [ForgetAllocations(peer, known)] if known else []
+
+
+def _tell(peer: NodeName, allocations: tuple[Allocation, ...]) -> list[Action]:
+    chunks = range(0, len(allocations), ALLOCATIONS_MAX)
+    return [
+        Tell(peer, KeysAllocated(allocations[start : start + ALLOCATIONS_MAX])) for start in chunks
+    ]

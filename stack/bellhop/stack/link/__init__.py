@@ -1,0 +1,1 @@
+"""The link layer: pairs heralded between two neighbours, agreed on by both ends."""
