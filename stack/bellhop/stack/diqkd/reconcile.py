@@ -1,0 +1,125 @@
+"""Information reconciliation in one message: Alice's syndrome, Bob's sum-product decoder.
+
+Rules
+  One way only. Alice sends the syndrome of her bits, `syndrome_bits` of leakage, all counted. In a
+  device-independent session parities of Bob's would be leakage too.
+  A matching syndrome is not equality: `converged` says that the syndrome matches, and only the
+  verification hash, keyed after decoding, says that the bits agree.
+
+Theory
+  Bob decodes the error pattern, whose syndrome is the sum of both syndromes, by layered
+  sum-product with a prior for each bit; the classes of a block (generation rounds, test rounds)
+  differ only there. Messages are clamped, posteriors never: a clamped posterior no longer equals
+  its prior times its messages, and dividing a message out of it then leaves nonsense.
+"""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bellhop.stack.diqkd.code import Code
+from bellhop.stack.diqkd.decode_kernels import add_syndrome, sweep
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+ITERATIONS_MAX = 200
+"""Sweeps before a block is given up; blocks near the threshold take 40 to 100."""
+
+MESSAGE_LLR_MAX = 15.2
+"""Largest log-likelihood ratio of a message whose tanh a float32 still tells from one."""
+
+COLUMN_LLR_MAX = 76.0
+"""Largest sum of a column's messages, so that its likelihood ratio stays a normal float32."""
+
+PROBABILITY_MIN = 1e-4
+"""Smallest prior that is not certainty, for the same reason."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """Bob's estimate of Alice's bits, and whether its syndrome is hers. Not yet verified."""
+
+    bits: NDArray[np.uint8] = field(repr=False)
+    converged: bool
+    iterations: int
+
+
+def syndrome(code: Code, bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The syndrome, shape (m,), of bits of shape (n,); one byte a bit, 0 or 1."""
+    _check_bits("bits", bits, code.design.rounds)
+    out = np.zeros((code.design.rows, code.design.lifting), dtype=np.uint8)
+    add_syndrome(code.row_start, code.edge_column, code.edge_shift, _lanes(code, bits), out)
+    return out.reshape(-1)
+
+
+def decode(
+    code: Code,
+    own_bits: NDArray[np.uint8],
+    peer_syndrome: NDArray[np.uint8],
+    error_probability: NDArray[np.float32],
+) -> Decoded:
+    """The peer's bits from one's own, the peer's syndrome and P(bits differ) of each bit.
+
+    Shapes (n,), (m,) and (n,). Probabilities lie in [0, 1/2]; 0 is certainty. Not converging is an
+    outcome, not an error; input of the wrong shape or range raises ValueError.
+    """
+    n = code.design.rounds
+    _check_bits("own bits", own_bits, n)
+    _check_bits("peer syndrome", peer_syndrome, code.design.syndrome_bits)
+    if error_probability.shape != (n,):
+        raise ValueError(f"error probability has shape {error_probability.shape}, not ({n},)")
+    if not (error_probability.min() >= 0 and error_probability.max() <= 0.5):
+        raise ValueError("an error probability lies outside 0..1/2")
+    wanted = (syndrome(code, own_bits) ^ peer_syndrome).reshape(code.design.rows, -1)
+    errors, converged, iterations = _find_errors(code, wanted, error_probability)
+    found = np.ascontiguousarray(errors.T).reshape(-1)[:n]
+    return Decoded(own_bits ^ found, converged, iterations)
+
+
+def _find_errors(
+    code: Code, wanted: NDArray[np.uint8], error_probability: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], bool, int]:
+    """The error pattern (columns, lifting) of a syndrome (rows, lifting)."""
+    prior = error_probability.astype(np.float32)
+    prior[(prior > 0) & (prior < PROBABILITY_MIN)] = PROBABILITY_MIN
+    ratio = _lanes(code, prior / (1 - prior))
+    messages = np.zeros((code.edge_column.size, code.design.lifting), dtype=np.float32)
+    limit = message_limits(code)
+    graph = (code.row_start, code.edge_column, code.edge_shift)
+    for iteration in range(ITERATIONS_MAX + 1):
+        errors = (ratio > 1).astype(np.uint8)
+        residue = wanted.copy()
+        add_syndrome(*graph, errors, residue)
+        if not residue.any():
+            return errors, True, iteration
+        if iteration < ITERATIONS_MAX:
+            sweep(*graph, limit, wanted, ratio, messages)
+    return errors, False, ITERATIONS_MAX
+
+
+def message_limits(code: Code) -> NDArray[np.float32]:
+    """Largest |tanh(LLR / 2)| of a message on each base edge, shape (base edges,)."""
+    llr = np.minimum(MESSAGE_LLR_MAX, COLUMN_LLR_MAX / code.column_degree)
+    limits: NDArray[np.float32] = np.tanh(llr / 2).astype(np.float32)[code.edge_column]
+    return limits
+
+
+def _lanes(code: Code, values: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """Values (n,) as (columns, lifting), padded with zeros.
+
+    Bit i stands in column i mod columns: neighbours in time fall into columns of all degrees, so
+    that a drift of the error rate over the block is spread evenly over the code.
+    """
+    columns, lifting = code.design.columns, code.design.lifting
+    padded = np.zeros(columns * lifting, dtype=values.dtype)
+    padded[: values.size] = values
+    return np.ascontiguousarray(padded.reshape(lifting, columns).T)
+
+
+def _check_bits(name: str, bits: NDArray[np.uint8], size: int) -> None:
+    if bits.shape != (size,) or bits.dtype != np.uint8:
+        raise ValueError(f"{name}: {bits.dtype} of shape {bits.shape}, not uint8 of ({size},)")
+    if bits.max() > 1:
+        raise ValueError(f"{name}: a value other than 0 and 1")
