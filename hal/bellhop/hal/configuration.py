@@ -1,0 +1,62 @@
+"""Reading a TOML file into frozen structs; whatever is wrong names the field."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from bellhop.hal.errors import ConfigError
+
+FILE_BYTES_MAX = 1_000_000
+"""No configuration file is longer."""
+
+Struct = TypeVar("Struct", bound=msgspec.Struct)
+
+_WHERE = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
+_MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
+
+
+def read_text(path: Path) -> str:
+    """Raises ConfigError if the file cannot be read as text."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            raise ConfigError(f"{path} is longer than {FILE_BYTES_MAX} bytes")
+        return content.decode()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text") from error
+
+
+def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
+    """Raises ConfigError, whose `field` is the path of what is wrong within `origin`."""
+    try:
+        return msgspec.toml.decode(text, type=struct)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        where = _WHERE.search(message)
+        field = where["path"] if where else ""
+        name = _UNKNOWN.search(message) or _MISSING.search(message)
+        if name:
+            field = f"{field}.{name['name']}" if field else name["name"]
+        raise ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field) from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{origin} is not TOML: {error}") from error
+
+
+def require(holds: bool, field: str, rule: str) -> None:
+    """Raises ConfigError naming `field` unless the rule holds."""
+    if not holds:
+        raise ConfigError(f"{field} {rule}", field)
+
+
+def require_all(fields: dict[str, float], allowed: Callable[[float], bool], rule: str) -> None:
+    """Every one of `fields` is a finite number and `allowed`."""
+    for field, value in fields.items():
+        require(math.isfinite(value) and allowed(value), field, f"{rule}, not {value:g}")
