@@ -1,0 +1,1 @@
+"""The emulated nature, the process that serves it, and the client of any memory service."""

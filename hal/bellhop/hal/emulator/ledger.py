@@ -1,0 +1,123 @@
+"""What the emulated nature remembers of requests and blocks, per link.
+
+Rules: a block is ordered by both ends, heralded once, and answered by each end at most once; what
+an end gave up or answered is *spent* there and never answered again.
+"""
+
+from dataclasses import dataclass, field
+
+from bellhop.hal.emulator.link import Rounds
+from bellhop.hal.operations import RequestId, Side
+
+BLOCKS_HELD_MAX = 256
+"""Blocks of one link that wait for an end's measurement, or are being attempted."""
+
+ROUNDS_HELD_MAX = 4_194_304
+"""Rounds of all those blocks together: at about 12 bytes each they bound an emulator's memory."""
+
+REQUESTS_OPEN_MAX = 16
+"""Requests one end of a link may have open at once."""
+
+BLOCKS_PER_REQUEST_MAX = 16_384
+"""Block numbers stay below this; it bounds what is remembered of a request."""
+
+ORDERS_PENDING_MAX = 256
+"""Attempts one end of a link may have ordered that the other has not."""
+
+ALREADY_MEASURED = "already measured"
+RELEASED = "released at this end"
+CONNECTION_ENDED = "lost when this end's connection ended"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstAnswers:
+    """What was asked of one end's halves, what they answered, and when."""
+
+    side: Side
+    settings: Rounds
+    outcomes: Rounds
+    at_ns: int
+
+
+@dataclass(slots=True)
+class Block:
+    """A heralded block, or one under way until `ended_ns`, while an end may still measure it."""
+
+    patterns: Rounds
+    ended_ns: int
+    first: FirstAnswers | None = None
+    spent: set[Side] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class End:
+    """One end's view of a request: orders the other end lacks, and why blocks are spent."""
+
+    open: bool = False
+    ordered: dict[int, int] = field(default_factory=dict)
+    spent: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Request:
+    """Attempts made so far, blocks ever begun, and those still held."""
+
+    ends: dict[Side, End] = field(default_factory=lambda: {side: End() for side in Side})
+    attempts: int = 0
+    begun: set[int] = field(default_factory=set)
+    blocks: dict[int, Block] = field(default_factory=dict)
+
+    def heralds(self, side: Side, number: int) -> bool:
+        """Whether the block was not given up before its last herald, and this end still listens."""
+        end = self.ends[side]
+        return end.open and (number in self.blocks or number in end.spent)
+
+    def spend(self, side: Side, number: int, reason: str) -> None:
+        """This end has no half of the block any more; nobody needs it once both have none."""
+        self.ends[side].spent[number] = reason
+        block = self.blocks[number]
+        block.spent.add(side)
+        if len(block.spent) == len(Side):
+            del self.blocks[number]
+
+
+@dataclass(slots=True)
+class LinkLedger:
+    """All requests of one link; its memories are free for a further block from `free_ns` on."""
+
+    requests: dict[RequestId, Request] = field(default_factory=dict)
+    free_ns: int = 0
+
+    def has_room(self, rounds: int) -> bool:
+        """Whether another block of `rounds` can be held."""
+        held = [len(b.patterns) for r in self.requests.values() for b in r.blocks.values()]
+        return len(held) < BLOCKS_HELD_MAX and sum(held) + rounds <= ROUNDS_HELD_MAX
+
+    def requests_open(self, side: Side) -> int:
+        return sum(request.ends[side].open for request in self.requests.values())
+
+    def orders_pending(self, side: Side) -> int:
+        return sum(len(request.ends[side].ordered) for request in self.requests.values())
+
+    def give_up(self, request_id: RequestId, side: Side, now_ns: int, reason: str) -> list[int]:
+        """End a request at one end.  Returns the blocks that were still being attempted.
+
+        Those are lost to both ends, as an attempt needs both; heralded ones the other end keeps.
+        """
+        request = self.requests[request_id]
+        end = request.ends[side]
+        end.open = False
+        end.ordered.clear()
+        interrupted = [n for n, block in request.blocks.items() if block.ended_ns > now_ns]
+        for number in interrupted:
+            del request.blocks[number]
+        for number in [n for n, block in request.blocks.items() if side not in block.spent]:
+            request.spend(side, number, reason)
+        if interrupted:
+            self.free_ns = max(
+                (b.ended_ns for r in self.requests.values() for b in r.blocks.values()),
+                default=now_ns,
+            )
+        if not any(one.open for one in request.ends.values()):
+            del self.requests[request_id]
+        return interrupted

@@ -1,0 +1,344 @@
+"""The true state of every memory of the network; a core: operations and the time in, reports out.
+
+Only nature knows what two distant outcomes have in common.  A node learns its heralds and its own
+outcomes; its outcomes depend on the other end's settings through Born's rule and nothing else.
+Attempts are not made one by one: the number of each successful one is drawn, and mapped to the time
+at which it would have been made.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bellhop.hal.emulator.clock import Clock
+from bellhop.hal.emulator.ledger import (
+    ALREADY_MEASURED,
+    BLOCKS_PER_REQUEST_MAX,
+    CONNECTION_ENDED,
+    ORDERS_PENDING_MAX,
+    RELEASED,
+    REQUESTS_OPEN_MAX,
+    Block,
+    End,
+    FirstAnswers,
+    LinkLedger,
+    Request,
+)
+from bellhop.hal.emulator.link import LinkPhysics, Rounds, other
+from bellhop.hal.operations import (
+    BLOCK_ROUNDS_MAX,
+    Attempt,
+    Heralded,
+    LinkName,
+    Measure,
+    Measured,
+    MemoryLost,
+    NodeName,
+    Operation,
+    Port,
+    Ready,
+    Release,
+    Report,
+    RequestId,
+    Side,
+    Source,
+)
+from bellhop.hal.preset import Preset
+
+BLOCK_IDEALISATION = (
+    "all pairs of a block are held at once, and age only between the two ends' measurements"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Two named nodes, and the experiment between them."""
+
+    name: LinkName
+    a: NodeName
+    b: NodeName
+    preset: Preset
+
+    def node(self, side: Side) -> NodeName:
+        return self.a if side is Side.A else self.b
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A report to hand to `node` at `due_ns` of the host's clock, if it is then still `current`."""
+
+    due_ns: int
+    node: NodeName
+    report: Report
+    attachment: int
+
+
+class Nature:
+    """See the module.  `generator` is seeded in simulations only."""
+
+    def __init__(
+        self, links: tuple[Link, ...], generator: np.random.Generator, clock: Clock | None = None
+    ) -> None:
+        assert len({link.name for link in links}) == len(links), "a link's name is its own"
+        self._clock = clock or Clock()
+        self._links = {link.name: link for link in links}
+        physics = {id(link.preset): LinkPhysics(link.preset) for link in links}
+        self._physics = {link.name: physics[id(link.preset)] for link in links}
+        self._ledgers = {link.name: LinkLedger() for link in links}
+        # One generator a link: what happens on one moves no draw on another.
+        children = generator.spawn(len(links))
+        self._generators = {link.name: c for link, c in zip(links, children, strict=True)}
+        self._attachments = dict.fromkeys((n for link in links for n in (link.a, link.b)), 0)
+
+    @property
+    def nodes(self) -> frozenset[NodeName]:
+        return frozenset(self._attachments)
+
+    def degree(self, node: NodeName) -> int:
+        """How many links end at a node."""
+        return sum(node in (link.a, link.b) for link in self._links.values())
+
+    def attach(self, now_ns: int, node: NodeName) -> list[Delivery]:
+        """A node connects, for the first time or anew: its ports, after it forgot all else."""
+        deliveries = self.forget(now_ns, node)
+        ports = tuple(
+            self._port(link, side)
+            for link in self._links.values()
+            for side in Side
+            if link.node(side) == node
+        )
+        return [*deliveries, self.deliver(now_ns, node, Ready(ports))]
+
+    def forget(self, now_ns: int, node: NodeName) -> list[Delivery]:
+        """A node is gone: its orders are void and its halves lost.
+
+        The other ends keep what is heralded and may measure it; what was being attempted is lost.
+        """
+        self._attachments[node] += 1
+        deliveries: list[Delivery] = []
+        for link in self._links.values():
+            for side in Side:
+                if link.node(side) != node:
+                    continue
+                for request_id in list(self._ledgers[link.name].requests):
+                    deliveries += self._give_up(now_ns, link, side, request_id, CONNECTION_ENDED)
+        return deliveries
+
+    def current(self, delivery: Delivery) -> bool:
+        """Whether a report that was due later is still to be delivered."""
+        if delivery.attachment != self._attachments[delivery.node]:
+            return False
+        report = delivery.report
+        if not isinstance(report, Heralded):
+            return True
+        request = self._ledgers[report.link].requests.get(report.request)
+        if request is None:
+            return False
+        link = self._links[report.link]
+        side = self._side(link, delivery.node)
+        return side is not None and request.heralds(side, report.block)
+
+    def step(self, now_ns: int, node: NodeName, operation: Operation) -> list[Delivery]:
+        """Carry out one order of `node`.  What cannot be is answered by MemoryLost."""
+        link = self._links.get(operation.link)
+        side = self._side(link, node)
+        if link is None or side is None:
+            return self._refuse(now_ns, node, operation, "no such link at this node")
+        match operation:
+            case Attempt():
+                return self._attempt(now_ns, link, side, operation)
+            case Measure():
+                return self._measure(now_ns, link, side, operation)
+            case Release():
+                return self._give_up(now_ns, link, side, operation.request, RELEASED)
+
+    def deliver(self, due_ns: int, node: NodeName, report: Report) -> Delivery:
+        """Any report, as the node's connection of now gets it."""
+        return Delivery(due_ns, node, report, self._attachments[node])
+
+    # Attempts
+
+    def _attempt(self, now_ns: int, link: Link, side: Side, order: Attempt) -> list[Delivery]:
+        ledger = self._ledgers[link.name]
+        node = link.node(side)
+        request = ledger.requests.get(order.request)
+        reason = self._attempt_refusal(ledger, side, request, order)
+        if reason:
+            return self._refuse(now_ns, node, order, reason)
+        if request is None:
+            request = ledger.requests.setdefault(order.request, Request())
+        request.ends[side].open = True
+        theirs = request.ends[other(side)].ordered
+        if order.block not in theirs:
+            request.ends[side].ordered[order.block] = order.rounds
+            return []
+        peer = link.node(other(side))
+        rounds = theirs.pop(order.block)
+        if rounds != order.rounds:
+            ordered = sorted((rounds, order.rounds))
+            reason = f"the ends ordered {ordered[0]} and {ordered[1]} rounds"
+        elif not ledger.has_room(rounds):
+            reason = "no memory is free: measure or release what is held"
+        if reason:
+            return [
+                delivery
+                for one in (node, peer)
+                for delivery in self._refuse(now_ns, one, order, reason)
+            ]
+        return self._herald(now_ns, link, request, order)
+
+    @staticmethod
+    def _attempt_refusal(
+        ledger: LinkLedger, side: Side, request: Request | None, order: Attempt
+    ) -> str:
+        end = request.ends[side] if request else End()
+        begun = request.begun if request else ()
+        pending = ledger.orders_pending(side)
+        may_open = end.open or ledger.requests_open(side) < REQUESTS_OPEN_MAX
+        rules = (
+            (1 <= order.rounds <= BLOCK_ROUNDS_MAX, f"a block has 1 to {BLOCK_ROUNDS_MAX} rounds"),
+            (
+                0 <= order.block < BLOCKS_PER_REQUEST_MAX,
+                f"block numbers are below {BLOCKS_PER_REQUEST_MAX}",
+            ),
+            (may_open, "too many open requests on this link"),
+            (order.block not in begun, "already heralded or being attempted"),
+            (order.block not in end.ordered, "already ordered"),
+            (pending < ORDERS_PENDING_MAX, "too many orders the other end has not given"),
+        )
+        return next((reason for holds, reason in rules if not holds), "")
+
+    def _herald(self, now_ns: int, link: Link, request: Request, order: Attempt) -> list[Delivery]:
+        ledger = self._ledgers[link.name]
+        physics = self._physics[link.name]
+        heralds = physics.herald(self._generators[link.name], order.rounds)
+        begun_ns = ledger.free_ns
+        if not self._clock.fast:
+            begun_ns = max(begun_ns, self._clock.emulated_ns(now_ns))
+        ended_ns = begun_ns + heralds.duration_ns
+        attempts = heralds.attempts + request.attempts
+        attempts.flags.writeable = False
+        announced = physics.announced[heralds.patterns]
+        announced.flags.writeable = False
+        request.attempts = int(attempts[-1]) + 1
+        request.begun.add(order.block)
+        request.blocks[order.block] = Block(heralds.patterns, ended_ns)
+        ledger.free_ns = ended_ns
+        report = Heralded(
+            link.name, order.request, order.block, attempts, announced, begun_ns, ended_ns
+        )
+        due_ns = self._clock.due_ns(now_ns, ended_ns)
+        return [self.deliver(due_ns, link.node(side), report) for side in Side]
+
+    # Measurements
+
+    def _measure(self, now_ns: int, link: Link, side: Side, order: Measure) -> list[Delivery]:
+        node = link.node(side)
+        request = self._ledgers[link.name].requests.get(order.request)
+        block = request.blocks.get(order.block) if request else None
+        spent = request.ends[side].spent.get(order.block) if request else None
+        reason = spent or self._measure_refusal(now_ns, link, side, block, order)
+        if reason:
+            return self._refuse(now_ns, node, order, reason)
+        assert request is not None and block is not None, "else refused above"
+        # A fast clock moves with the heralds alone: see its idealisation.
+        at_ns = block.ended_ns if self._clock.fast else self._clock.emulated_ns(now_ns)
+        outcomes = self._answer(link.name, side, block, order.settings, at_ns)
+        if block.first is None:
+            # Nature's own copy: the caller's array is the caller's.
+            block.first = FirstAnswers(side, order.settings.copy(), outcomes, at_ns)
+        request.spend(side, order.block, ALREADY_MEASURED)
+        return [self.deliver(now_ns, node, self._report(link, side, order, outcomes))]
+
+    def _answer(
+        self, name: LinkName, side: Side, block: Block, settings: Rounds, at_ns: int
+    ) -> Rounds:
+        """What the device of one end answers, whether or not that reaches the node."""
+        physics = self._physics[name]
+        uniforms = self._generators[name].random(len(settings))
+        if block.first is None:
+            return physics.answer_first(side, block.patterns, settings, uniforms)
+        first = (block.first.settings, block.first.outcomes)
+        delay_ns = at_ns - block.first.at_ns
+        return physics.answer_second(
+            side, block.patterns, settings, uniforms, first=first, delay_ns=delay_ns
+        )
+
+    def _report(self, link: Link, side: Side, order: Measure, outcomes: Rounds) -> Measured:
+        """The outcomes as the node gets them: some may be missing, and then read as 0."""
+        missing = self._physics[link.name].preset.no_answer_probability(side)
+        rounds = len(outcomes)
+        answered = np.ones(rounds, dtype=np.bool_)
+        if missing > 0.0:
+            answered = self._generators[link.name].random(rounds) >= missing
+        told = outcomes & answered
+        told.flags.writeable = False
+        answered.flags.writeable = False
+        return Measured(link.name, order.request, order.block, told, answered)
+
+    def _measure_refusal(
+        self, now_ns: int, link: Link, side: Side, block: Block | None, order: Measure
+    ) -> str:
+        if block is None or self._under_way(now_ns, block):
+            return "not heralded"
+        if order.settings.shape != block.patterns.shape or order.settings.dtype != np.uint8:
+            return f"the block has {len(block.patterns)} rounds, each with one setting"
+        if int(order.settings.max()) >= self._physics[link.name].settings(side):
+            return "no such setting at this end"
+        return ""
+
+    def _under_way(self, now_ns: int, block: Block) -> bool:
+        return self._clock.due_ns(now_ns, block.ended_ns) > now_ns
+
+    # The rest
+
+    def _give_up(
+        self, now_ns: int, link: Link, side: Side, request_id: RequestId, reason: str
+    ) -> list[Delivery]:
+        ledger = self._ledgers[link.name]
+        if request_id not in ledger.requests:
+            return []
+        at_ns = ledger.free_ns if self._clock.fast else self._clock.emulated_ns(now_ns)
+        interrupted = ledger.give_up(request_id, side, at_ns, reason)
+        why = "the other end gave the request up"
+        return [
+            self.deliver(
+                now_ns,
+                link.node(other(side)),
+                MemoryLost(link.name, request_id, number, "attempt", why),
+            )
+            for number in interrupted
+        ]
+
+    @staticmethod
+    def _side(link: Link | None, node: NodeName) -> Side | None:
+        return next((side for side in Side if link and link.node(side) == node), None)
+
+    def _port(self, link: Link, side: Side) -> Port:
+        idealisations = (BLOCK_IDEALISATION, self._clock.idealisation)
+        return Port(
+            link=link.name,
+            side=side,
+            peer=link.node(other(side)),
+            settings=self._physics[link.name].settings(side),
+            source=Source.EMULATED,
+            description=link.preset.description,
+            idealisations=tuple(text for text in idealisations if text),
+        )
+
+    def _refuse(
+        self, now_ns: int, node: NodeName, operation: Operation, reason: str
+    ) -> list[Delivery]:
+        if isinstance(operation, Release):
+            return []  # There is nothing to give up.
+        name = "attempt" if isinstance(operation, Attempt) else "measure"
+        lost = MemoryLost(operation.link, operation.request, operation.block, name, reason)
+        return [self.deliver(now_ns, node, lost)]
+
+
+def links_of(nodes: Mapping[str, tuple[str, str]], preset: Preset) -> tuple[Link, ...]:
+    """Links of one preset by name: {"fibre": ("alice", "bob")}."""
+    return tuple(
+        Link(LinkName(name), NodeName(a), NodeName(b), preset) for name, (a, b) in nodes.items()
+    )
