@@ -7,6 +7,8 @@ Rules
   2. Every round of an agreed block counts.  A lost outcome is 0.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from bellhop.hal.operations import Heralded, Measure, Measured, MemoryLost
@@ -25,16 +27,15 @@ class Measuring:
     """
 
     def __init__(
-        self, record: Record, rng: Rng, link_facts: dict[str, bytes], *, device_ready: bool
+        self, record: Record, rng: Rng, link_facts: Mapping[str, bytes], *, device_ready: bool
     ) -> None:
         self.failure: str | None = None
         self.moved = False
         self._record = record
         self._rng = rng
-        self._exchange = BlockExchange(record.request, link_facts)
+        self._exchange = BlockExchange(record.request, link_facts, device_away=not device_ready)
         self._announced: dict[int, Flags] = {}  # Bob: tests of slots that still wait for pairs
         self._waiting: dict[int, PairsReady] = {}  # for the device, and Bob's for their tests
-        self._device_away = not device_ready
 
     def begin(self) -> list[Action]:
         """Start, or go on after a restart: what was in the device's hands then is lost."""
@@ -46,7 +47,7 @@ class Measuring:
             if not record.is_alice:
                 self._exchange.finish(slot)
         actions += self._lose_all()
-        return actions + self._exchange.fill() + self._exchange.reorder()
+        return actions + self._exchange.fill()
 
     def all_done(self) -> bool:
         """Whether every round is answered at both ends, as far as this end knows."""
@@ -88,11 +89,11 @@ class Measuring:
 
     def device_gone(self) -> list[Action]:
         """What the device was asked is lost: outcomes count as 0, attempts are ordered again."""
-        self._device_away = True
+        self._exchange.device_away = True
         return self._lose_all()
 
     def device_ready(self) -> list[Action]:
-        self._device_away = False
+        self._exchange.device_away = False
         actions = self._exchange.reorder()
         for slot in sorted(self._waiting):
             actions += self._draw(slot)
@@ -151,7 +152,7 @@ class Measuring:
         """Draw for a slot if its pairs, the device and (for Bob) its tests are there."""
         record = self._record
         pairs = self._waiting.get(slot)
-        if pairs is None or self._device_away:
+        if pairs is None or self._exchange.device_away:
             return []
         rounds = len(pairs.patterns)
         if record.is_alice:

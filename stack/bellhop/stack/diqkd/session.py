@@ -9,7 +9,7 @@ Rules
      lacks.  So lost messages, broken streams and restarts are one case.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,7 +66,7 @@ class Session:
         pool: Pool,
         rng: Rng,
         port: Port,
-        link_facts: dict[str, bytes],
+        link_facts: Mapping[str, bytes],
         sessions_before: int,
         number_job: Callable[[], JobNumber],
         *,

@@ -25,6 +25,7 @@ States of a block at one end
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,8 +115,11 @@ def herald_digest(attempts: NDArray[np.int64], patterns: NDArray[np.uint8]) -> b
 class BlockExchange:
     """One end of one request."""
 
-    def __init__(self, request: MeasureDirectly, facts: dict[str, bytes]) -> None:
+    def __init__(
+        self, request: MeasureDirectly, facts: Mapping[str, bytes], *, device_away: bool
+    ) -> None:
         self.request = request
+        self.device_away = device_away
         self.prefix = f"link/{request.request}/"
         self._blocks: dict[int, _Block] = {}
         self._retry = [0] * request.slots
@@ -142,16 +146,16 @@ class BlockExchange:
             block = self._current(slot)
             if block not in self._blocks:
                 self._blocks[block] = _Block()
-                actions.append(self._attempt(block))
+                actions += self._attempt(block)
         return actions
 
     def reorder(self) -> list[Action]:
         """The device is back and nothing is under way: order again what it has not reported."""
-        return [
-            self._attempt(block)
-            for block, state in sorted(self._blocks.items())
-            if state.own is None and not self._finished[block % self.request.slots]
-        ]
+        actions: list[Action] = []
+        for block, state in sorted(self._blocks.items()):
+            if state.own is None and not self._finished[block % self.request.slots]:
+                actions += self._attempt(block)
+        return actions
 
     def resume(self, slot: int) -> None:
         """The layer above had this slot's pairs before a restart."""
@@ -193,7 +197,7 @@ class BlockExchange:
         actions: list[Action] = []
         if block not in self._blocks:
             self._blocks[block] = _Block()
-            actions = [self._attempt(block)] if message.digest else []
+            actions = self._attempt(block) if message.digest else []
         state = self._blocks[block]
         state.peer = message.digest
         if state.own is None and not message.digest:
@@ -210,11 +214,13 @@ class BlockExchange:
     def _current(self, slot: int) -> int:
         return slot + self._retry[slot] * self.request.slots
 
-    def _attempt(self, block: int) -> Order:
-        slot = block % self.request.slots
-        return Order(
-            Attempt(self.request.link, self.request.request, block, self.request.slot_rounds(slot))
-        )
+    def _attempt(self, block: int) -> list[Action]:
+        """Order a block, unless the device is away: `reorder` does when it is back."""
+        if self.device_away:
+            return []
+        link, request = self.request.link, self.request.request
+        rounds = self.request.slot_rounds(block % self.request.slots)
+        return [Order(Attempt(link, request, block, rounds))]
 
     def _tell(self, block: int, digest: bytes) -> Tell:
         message = BlockHeralded(self.request.link, self.request.request, block, digest)
