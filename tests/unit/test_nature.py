@@ -128,9 +128,7 @@ def test_blocks_have_bounds(rounds: int) -> None:
     assert "rounds" in lost(make().step(0, ALICE, Attempt(FIBRE, REQUEST, 0, rounds)), ALICE).reason
 
 
-def test_everything_a_node_can_make_nature_hold_is_bounded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_everything_a_node_can_make_nature_hold_is_bounded() -> None:
     nature = make()
     limit = ledger.BLOCKS_PER_REQUEST_MAX
     for block in (-1, limit):

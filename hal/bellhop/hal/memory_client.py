@@ -129,9 +129,11 @@ class MemoryServiceClient:
             if self._closed.is_set() and call.cancelled():
                 raise HardwareError("closed") from None
             raise
-        if not isinstance(message, memory_pb2.MemoryReport):
+        if message is aio.EOF:
             detail = printable(await call.details() or "")
             raise HardwareError(f"the service ended the stream: {detail}")
+        if not isinstance(message, memory_pb2.MemoryReport):
+            raise HardwareError("the service sent bytes that are no report")
         report = report_from_wire(message)
         if isinstance(report, Ready) == self._ready:
             raise HardwareError("a service is ready first, and once")
@@ -146,6 +148,7 @@ class MemoryServiceClient:
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+            ("grpc.http2.max_pings_without_data", 0),
             ("grpc.use_local_subchannel_pool", 1),  # Each attempt connects anew, at once.
             ("grpc.enable_http_proxy", 0),
         ]

@@ -18,6 +18,10 @@ class Clock:
     fast: bool = False
     origin_ns: int = 0
 
+    @property
+    def real(self) -> bool:
+        return self.scale == 1.0 and not self.fast
+
     def emulated_ns(self, now_ns: int) -> int:
         return round((now_ns - self.origin_ns) * self.scale)
 

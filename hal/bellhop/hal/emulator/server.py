@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from bellhop.hal.configuration import read_text
@@ -28,7 +29,7 @@ from bellhop.hal.memory_wire import (
     refusal_of,
     report_to_wire,
 )
-from bellhop.hal.operations import Heralded, NodeName, Report
+from bellhop.hal.operations import Heralded, NodeName, Release, Report
 from bellhop.v1 import memory_pb2, memory_pb2_grpc, types_pb2
 
 REPORTS_WAITING_MAX = 1_024
@@ -85,6 +86,11 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         if stream.end[0] is not grpc.StatusCode.OK:
             await context.abort(*stream.end)
 
+    def end(self) -> None:
+        """End all streams, as the emulator stops."""
+        for stream in self._streams.values():
+            stream.finish(grpc.StatusCode.UNAVAILABLE, "the emulator stops")
+
     async def _admit(self, context: Context) -> NodeName:
         """The node of the client's certificate; ends the call if it has no business here."""
         try:
@@ -131,6 +137,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         try:
             async for message in operations:
                 while stream.end is None and len(stream.waiting) >= stream.capacity:
+                    self._drop_void(stream)
+                    if len(stream.waiting) < stream.capacity:
+                        break
                     stream.room.clear()
                     await stream.room.wait()
                 if stream.end is not None:
@@ -138,6 +147,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
                 self._carry_out(node, stream, message)
         except aio.AioRpcError as error:
             log.info("node %s: its stream broke: %s", node, error.code())
+        except DecodeError:
+            log.warning("node %s: sent bytes that are no operation", node)
+            stream.finish(grpc.StatusCode.INVALID_ARGUMENT, "bytes that are no operation")
         finally:
             stream.finish(grpc.StatusCode.OK, "")
 
@@ -155,7 +167,12 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
             else:
                 self._hand_out([self._nature.deliver(now_ns, node, refusal)])
             return
-        self._hand_out(self._nature.step(now_ns, node, operation))
+        deliveries = self._nature.step(now_ns, node, operation)
+        if isinstance(operation, Release):
+            # Heralds that will not come may be due in hours, and are long.
+            for one in {node, *(delivery.node for delivery in deliveries)} & self._streams.keys():
+                self._drop_void(self._streams[one])
+        self._hand_out(deliveries)
 
     def _hand_out(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
@@ -169,12 +186,15 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
 
     def _make_room(self, node: NodeName, stream: _Stream) -> None:
         """Drop what is void by now; a node that still has too much to read is cut off."""
-        stream.waiting = [entry for entry in stream.waiting if self._nature.current(entry[2])]
-        heapq.heapify(stream.waiting)
+        self._drop_void(stream)
         if len(stream.waiting) >= 2 * stream.capacity:
             log.warning("node %s does not read its reports: its connection is ended", node)
             stream.waiting.clear()
             stream.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, "reports were not read in time")
+
+    def _drop_void(self, stream: _Stream) -> None:
+        stream.waiting = [entry for entry in stream.waiting if self._nature.current(entry[2])]
+        heapq.heapify(stream.waiting)
 
     async def _due_reports(self, stream: _Stream) -> AsyncIterator[Report]:
         """What has become due, in order, until the stream ends."""
@@ -196,7 +216,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
 
     def _stamped(self, report: Report) -> memory_pb2.MemoryReport:
         message = report_to_wire(report)
-        if self._clock == Clock(origin_ns=self._clock.origin_ns):
+        if self._clock.real:
             message.time.clock = types_pb2.CLOCK_REAL
             message.time.nanoseconds = time.time_ns()
             return message
@@ -232,7 +252,8 @@ async def serve(
     clock = Clock(topology.clock.scale, topology.clock.fast, time.monotonic_ns())
     nature = Nature(topology.links, np.random.default_rng(), clock)
     server = aio.server(options=server_options())
-    memory_pb2_grpc.add_MemoryServiceServicer_to_server(MemoryService(nature, clock), server)
+    service = MemoryService(nature, clock)
+    memory_pb2_grpc.add_MemoryServiceServicer_to_server(service, server)
     credentials = _credentials(topology)
     if topology.port_file:
         topology.port_file.unlink(missing_ok=True)
@@ -252,6 +273,7 @@ async def serve(
     finally:
         if topology.port_file:
             topology.port_file.unlink(missing_ok=True)
+        service.end()
         await server.stop(STOP_GRACE_SECONDS)
 
 
