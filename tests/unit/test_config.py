@@ -10,11 +10,20 @@ import msgspec
 import pytest
 from tests.support.configuration_reference import REFERENCE, reference
 
+from bellhop.hal.emulator.topology import (
+    EmulatorSection,
+    LinkSection,
+    TlsSection,
+    TopologyFile,
+    parse_topology,
+    read_topology,
+)
 from bellhop.hal.errors import ConfigError
 from bellhop.node.config import NodeConfig, load_config, parse_config
 from bellhop.node.config_values import Address, Nanoseconds, parse_duration
 
 EXAMPLE = Path("deploy/example-node.toml")
+EMULATOR_EXAMPLE = Path("deploy/example-emulator.toml")
 OPTIONAL = re.compile(r"^# (?=\w+ = )", re.MULTILINE)
 
 
@@ -64,6 +73,20 @@ def test_the_example_loads_with_its_optional_fields_too() -> None:
     config = parse_config(text, Path("/etc/bellhop"))
     assert config.peers.port_file == Path("/etc/bellhop/state/alice/peers.port")
     assert config.control_socket == Path("/etc/bellhop/state/alice/control.sock")
+
+
+def test_the_emulator_example_lists_every_field() -> None:
+    text = EMULATOR_EXAMPLE.read_text()
+    topology = read_topology(EMULATOR_EXAMPLE)
+    assert topology.listen == load_config(EXAMPLE).memory.address
+    assert topology.certificate == Path("deploy/pki/emulator/emulator/emulator.crt.pem").resolve()
+    given = msgspec.toml.decode(OPTIONAL.sub("", text))
+    assert set(given) == set(TopologyFile.__struct_fields__)
+    assert set(given["emulator"]) == set(EmulatorSection.__struct_fields__)
+    assert set(given["emulator"]["tls"]) == set(TlsSection.__struct_fields__)
+    assert set(given["link"][0]) == set(LinkSection.__struct_fields__)
+    set_ = OPTIONAL.sub("", text).replace("preset_file", "# preset_file")
+    assert parse_topology(set_, EMULATOR_EXAMPLE).links[0].name == "alice-bob"
 
 
 def test_values_become_what_a_program_computes_with() -> None:

@@ -5,20 +5,18 @@ the file's folder.  A field without a default must be given.  The text under eac
 documentation; docs/configuration.md is made of it.
 """
 
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 
 from bellhop.hal.configuration import read_text, require
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.identity import valid_name
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX
-from bellhop.node.config_values import Address, Nanoseconds, reading_hook
+from bellhop.node.config_values import Address, Nanoseconds, Section, decode
 from bellhop.node.tls import NAME_BYTES_MAX, PartyKind
 
 ROUNDS_MAX = 1_000_000_000
@@ -30,10 +28,6 @@ SOCKET_PATH_BYTES_MAX = 107
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 KeySize = Annotated[int, Meta(ge=8, le=1_000_000, multiple_of=8)]
 SaeId = Annotated[str, Meta(min_length=1)]
-
-
-class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A section of the file: read only, and a field it does not know is refused."""
 
 
 class NodeSection(Section, frozen=True, kw_only=True):
@@ -238,34 +232,12 @@ def load_config(path: Path) -> NodeConfig:
 
 def parse_config(text: str, folder: Path, origin: str = "configuration") -> NodeConfig:
     """As `load_config`, from text; paths are relative to `folder`."""
-    try:
-        config = msgspec.toml.decode(text, type=NodeConfig, dec_hook=reading_hook(folder))
-    except msgspec.ValidationError as error:
-        name, problem = _place(str(error))
-        raise ConfigError(f"{origin}: {name}: {problem}", field=name) from error
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{origin} is not TOML: {error}; correct its syntax") from error
+    config = decode(text, NodeConfig, folder, origin)
     try:
         _check(config)
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error.message}", field=error.field) from error
     return config
-
-
-_WHERE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
-_FIELD = re.compile(r"Object (?:contains|missing) (?:unknown|required) field `(?P<name>[^`]*)`")
-
-
-def _place(message: str) -> tuple[str, str]:
-    """The field that msgspec's `message` is about, and what is wrong with it."""
-    match = _WHERE.fullmatch(message)
-    assert match is not None
-    path, problem = match["path"] or "", match["problem"]
-    if named := _FIELD.fullmatch(problem):
-        path = f"{path}.{named['name']}" if path else named["name"]
-        known = "unknown" not in problem
-        problem = "must be given" if known else "there is no such field; remove it or correct it"
-    return path, problem
 
 
 def _check(config: NodeConfig) -> None:

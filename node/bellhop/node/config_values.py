@@ -1,14 +1,22 @@
-"""Kinds of value in a configuration file that TOML does not have: durations, addresses, paths."""
+"""Reading a TOML file into structs whose values TOML does not have: durations, addresses, paths."""
 
 import re
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
+
+from bellhop.hal.errors import ConfigError
 
 _UNITS_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min|h)")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A section of the file: read only, and a field it does not know is refused."""
 
 
 class Nanoseconds(int):
@@ -29,6 +37,20 @@ class Address(str):
     def port(self) -> int:
         """The port; 0 asks the system for a free one."""
         return int(self.rpartition(":")[2])
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def decode(text: str, kind: type[AnySection], folder: Path, origin: str) -> AnySection:
+    """Read TOML into a struct.  Raises ConfigError naming the field and what to do."""
+    try:
+        return msgspec.toml.decode(text, type=kind, dec_hook=_reading_hook(folder))
+    except msgspec.ValidationError as error:
+        name, problem = _place(str(error))
+        raise ConfigError(f"{origin}: {name}: {problem}", field=name) from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{origin} is not TOML: {error}; correct its syntax") from error
 
 
 def parse_duration(text: str) -> Nanoseconds:
@@ -56,7 +78,7 @@ def _fraction(text: str) -> Fraction:
         raise ValueError(f'{text!r} is not a fraction; write "13/256" or "0.05"') from error
 
 
-def reading_hook(folder: Path) -> Callable[[type, Any], Any]:
+def _reading_hook(folder: Path) -> Callable[[type, Any], Any]:
     """How msgspec reads the kinds of value above; paths are relative to `folder`."""
     readers: dict[type, Callable[[str], Any]] = {
         Nanoseconds: parse_duration,
@@ -77,3 +99,19 @@ def _path(folder: Path, text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError("is no path; leave the field out, or name a file")
     return folder / Path(text).expanduser()
+
+
+_WHERE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.?(?P<path>.*)`)?", re.DOTALL)
+_FIELD = re.compile(r"Object (?:contains|missing) (?:unknown|required) field `(?P<name>[^`]*)`")
+
+
+def _place(message: str) -> tuple[str, str]:
+    """The field that msgspec's `message` is about, and what is wrong with it."""
+    match = _WHERE.fullmatch(message)
+    assert match is not None
+    path, problem = match["path"] or "", match["problem"]
+    if named := _FIELD.fullmatch(problem):
+        path = f"{path}.{named['name']}" if path else named["name"]
+        known = "unknown" not in problem
+        problem = "must be given" if known else "there is no such field; remove it or correct it"
+    return path, problem

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ def atomic_file(path: Path, mode: int = SECRET_MODE, force: bool = False) -> Ite
     FileExistsError if `path` exists and `force` is not set, also if it came into being meanwhile.
     """
     if not force and os.path.lexists(path):
-        raise FileExistsError(f"{path} exists")
+        raise FileExistsError(errno.EEXIST, "exists already", str(path))
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".bellhop-")
     temporary = Path(name)
     try:
