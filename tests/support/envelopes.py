@@ -97,7 +97,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.binary(max_size=DIGEST_BYTES_MAX),
     ),
     st.builds(Propose, _sessions, st.binary(min_size=1, max_size=300)),
-    st.builds(Accept, _sessions, st.binary(min_size=1, max_size=DIGEST_BYTES_MAX)),
+    st.builds(Accept, _sessions, st.binary(max_size=DIGEST_BYTES_MAX)),
     st.builds(TestRounds, _sessions, _slots, _bits(1, 65_536)),
     st.builds(SlotDone, _sessions, _slots),
     st.builds(
@@ -119,7 +119,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.booleans(),
     ),
     st.builds(Abort, _sessions, _text(REASON_CHARACTERS_MAX)),
-    st.builds(BlockStored, _sessions),
+    st.builds(BlockStored, _sessions, st.booleans()),
     st.builds(
         KeysAllocated,
         st.lists(_allocations, min_size=1, max_size=4, unique_by=lambda a: a.key_id).map(tuple),

@@ -13,6 +13,7 @@ from bellhop.node.wire import VERSION, decode, encode
 from bellhop.stack.ids import SessionId
 from bellhop.stack.messages import (
     STAGE_BODY_BYTES_MAX,
+    Abort,
     Message,
     SlotDone,
     Stage,
@@ -93,6 +94,14 @@ def test_the_longest_messages_fit() -> None:
 def test_our_own_nonsense_is_an_assertion(message: Message | Greeting) -> None:
     with pytest.raises(AssertionError):
         encode(envelope(message))
+
+
+@pytest.mark.parametrize(
+    ("reason", "sent"), [("x" * 1000, "x" * 256), ("", "no reason given"), ("a\nb", "a?b")]
+)
+def test_a_reason_is_made_to_fit(reason: str, sent: str) -> None:
+    taken = decode(encode(envelope(Abort(SESSION, reason)))).message
+    assert taken == Abort(SESSION, sent)
 
 
 def set_field(path: str, value: object) -> Callable[[pb.Envelope], None]:

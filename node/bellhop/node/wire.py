@@ -17,6 +17,7 @@ from bellhop.node.clock import Clock, ClockReading
 from bellhop.node.envelope import (
     ENVELOPE_BYTES_MAX,
     KEY_SLOTS_MAX,
+    REASON_CHARACTERS_MAX,
     SLOTS_MAX,
     Envelope,
     Greeting,
@@ -65,11 +66,12 @@ _STAGES_BACK = {number: stage for stage, number in _STAGES.items()}
 def encode(envelope: Envelope) -> bytes:
     """The bytes of `envelope`.  What breaks a bound is our own nonsense: an AssertionError."""
     assert envelope.message is not None, "an unknown message is never sent on"
+    message = _sendable(envelope.message)
     try:
         check_envelope(envelope)
-        check(envelope.message)
+        check(message)
     except PeerError as error:
-        raise AssertionError(f"own {type(envelope.message).__name__}: {error.message}") from error
+        raise AssertionError(f"own {type(message).__name__}: {error.message}") from error
     wire = pb.Envelope(
         version=VERSION,
         sequence=envelope.sequence,
@@ -79,8 +81,16 @@ def encode(envelope: Envelope) -> bytes:
             nanoseconds=envelope.time.nanoseconds, clock=_CLOCKS[envelope.time.clock]
         ),
     )
-    _put(wire, envelope.message)
+    _put(wire, message)
     return wire.SerializeToString()
+
+
+def _sendable(message: Message | Greeting) -> Message | Greeting:
+    """`message` with a reason that fits: one is often made around the words of a peer."""
+    if not isinstance(message, Abort):
+        return message
+    shown = "".join(letter if letter.isprintable() else "?" for letter in message.reason)
+    return Abort(message.session, shown[:REASON_CHARACTERS_MAX] or "no reason given")
 
 
 def decode(data: bytes) -> Envelope:
@@ -158,8 +168,8 @@ def _put(wire: pb.Envelope, message: Message | Greeting) -> None:  # noqa: C901,
             )
         case Abort(session, reason):
             wire.abort.MergeFrom(pb.Abort(session=session, reason=reason))
-        case BlockStored(session):
-            wire.block_stored.session = session
+        case BlockStored(session, confirmed):
+            wire.block_stored.MergeFrom(pb.BlockStored(session=session, confirmed=confirmed))
         case KeysAllocated(keys):
             wire.keys_allocated.keys.extend(_allocation_put(key) for key in keys)
         case AllocationsRecorded(key_ids):
@@ -219,7 +229,7 @@ def _taken(wire: pb.Envelope) -> Message | Greeting | None:  # noqa: C901, PLR09
         case "abort":
             return Abort(SessionId(wire.abort.session), wire.abort.reason)
         case "block_stored":
-            return BlockStored(SessionId(wire.block_stored.session))
+            return BlockStored(SessionId(wire.block_stored.session), wire.block_stored.confirmed)
         case "keys_allocated":
             check_count(len(wire.keys_allocated.keys), 1, ALLOCATIONS_MAX, "allocations")
             return KeysAllocated(tuple(_allocation_taken(k) for k in wire.keys_allocated.keys))

@@ -222,6 +222,7 @@ class Accept(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     digest: _builtins.bytes
+    """of the parameters; may be empty"""
     def __init__(
         self,
         *,
@@ -405,15 +406,19 @@ class BlockStored(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
     session: _builtins.str
+    confirmed: _builtins.bool
+    """the sender knows that the receiver has them too"""
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
+        confirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
