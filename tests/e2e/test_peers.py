@@ -73,12 +73,15 @@ async def node(
     metrics = Metrics(peers, [], Reason, [])
     events: asyncio.Queue[Event] = asyncio.Queue()
     credentials = authority.credentials(PartyKind.NODE, own)
-    shell = Peers(own, peers, credentials, RealClock(), Witness(metrics), events.put)
+    crashes: list[BaseException] = []
+    witness = Witness(metrics)
+    shell = Peers(own, peers, credentials, RealClock(), witness, events.put, crashes.append)
     address = await shell.start(listen)
     try:
         yield End(shell, metrics, events, address)
     finally:
         await shell.close()
+        assert not crashes
 
 
 def said(message: Message | Greeting, sequence: int, sender: str = ALICE) -> Envelope:

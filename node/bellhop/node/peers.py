@@ -20,6 +20,7 @@ from bellhop.node.clock import RealClock
 from bellhop.node.config_values import Address
 from bellhop.node.conversation import Context, Conversation, Reason, Refused, Wire
 from bellhop.node.envelope import ENVELOPE_BYTES_MAX
+from bellhop.node.tasks import Tasks
 from bellhop.node.tls import (
     Credentials,
     Party,
@@ -70,6 +71,7 @@ class Peers:
         clock: RealClock,
         witness: Witness,
         deliver: Callable[[Event], Awaitable[None]],
+        on_crash: Callable[[BaseException], None],
     ) -> None:
         self._own = own
         self._addresses = dict(addresses)
@@ -78,7 +80,7 @@ class Peers:
         self._deliver = deliver
         self._context = Context(own, clock, witness, self._said)
         self._live: dict[NodeName, Conversation] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(on_crash)
         self._server: grpc.aio.Server | None = None
         self._failures: dict[NodeName, tuple[int, str]] = {}
         self._closing = False
@@ -103,7 +105,7 @@ class Peers:
         self._server = server
         for peer, address in self._addresses.items():
             if self._own < peer:
-                self._spawn(self._dial(peer, address))
+                self._tasks.spawn(self._dial(peer, address))
         return Address(f"{listen.rpartition(':')[0]}:{port}")
 
     def tell(self, peer: NodeName, message: Message) -> None:
@@ -129,20 +131,12 @@ class Peers:
         self._closing = True
         for conversation in self._live.values():
             conversation.drop("this node stops")
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         if self._server is not None:
             await self._server.stop(STOP_S)
 
     async def _said(self, peer: NodeName, message: Message) -> None:
         await self._deliver(PeerSaid(peer, message))
-
-    def _spawn(self, work: Awaitable[None]) -> "asyncio.Task[None]":
-        task = asyncio.ensure_future(_awaited(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     # --- called ---------------------------------------------------------------------------------
 
@@ -158,7 +152,7 @@ class Peers:
         # stream's end must still be done.
         conversation = Conversation(self._context, peer)
         outcome: list[Refused] = []
-        task = self._spawn(self._converse(conversation, _CalledWire(context), outcome))
+        task = self._tasks.spawn(self._converse(conversation, _CalledWire(context), outcome))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -293,10 +287,6 @@ class _CalledWire:
 
     async def write(self, data: bytes) -> None:
         await self._context.write(data)
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
 
 
 def _refused_caller(reason: Reason, peer: str, detail: str) -> Refused:

@@ -4,6 +4,7 @@ import logging
 
 from bellhop.node.metrics import Metrics
 from bellhop.node.observe import Value, note
+from bellhop.stack.core import Note
 
 DETAIL_CHARACTERS_MAX = 300
 
@@ -17,6 +18,10 @@ class Witness:
     def note(self, name: str, level: int = logging.INFO, **fields: Value) -> None:
         """Something happened that concerns whoever reads the log."""
         note(name, fields, level)
+
+    def noted(self, action: Note) -> None:
+        """A core's note."""
+        note(action.name, action.fields)
 
     def refused(
         self, peer: str, reason: str, detail: str = "", who: str = "the operator of the peer"
