@@ -1,0 +1,273 @@
+"""The sessions of one node: started, told what concerns them, ended, and remembered.
+
+Rules
+  One session a peer is under way at a time.  A session that has stored its keys stays until the
+  peer has stored them too, because the peer may still need to hear what was said.
+  A session id is never used twice: ended ones are remembered.
+"""
+
+from collections.abc import Mapping
+
+from bellhop.hal.operations import LinkName, NodeName, Port, Report
+from bellhop.stack.core import (
+    Action,
+    Answer,
+    ConfirmKeys,
+    Fact,
+    Persist,
+    Refuse,
+    Tell,
+    VoidKeys,
+)
+from bellhop.stack.diqkd.parameters import SessionPolicy
+from bellhop.stack.diqkd.pool import Pool
+from bellhop.stack.diqkd.record import Record
+from bellhop.stack.diqkd.session import Session, SessionMessage
+from bellhop.stack.ids import AskNumber, JobNumber, SessionId
+from bellhop.stack.messages import Abort, BlockHeralded, BlockStored, Position
+from bellhop.stack.ports import restore_ports
+from bellhop.stack.rng import Rng
+
+ENDED_MAX = 4096
+"""Ids of ended sessions remembered."""
+
+
+class Desk:
+    """What a node's sessions share: pools, ports, the memory of ended ones, the operator's asks."""
+
+    def __init__(
+        self,
+        own: NodeName,
+        peers: tuple[NodeName, ...],
+        policy: SessionPolicy,
+        rng: Rng,
+        facts: Mapping[str, bytes],
+        held: tuple[SessionId, ...],
+    ) -> None:
+        self.own = own
+        self.policy = policy
+        self.rng = rng
+        self.pools = {peer: Pool(peer, facts) for peer in peers}
+        self.ports: dict[LinkName, Port] = restore_ports(facts)
+        self.device_ready = False
+        self.sessions: dict[SessionId, Session] = {}
+        self.ended = {
+            SessionId(name.removeprefix("ended/")): payload.decode()
+            for name, payload in facts.items()
+            if name.startswith("ended/")
+        }
+        self.held = set(held)
+        self.last: dict[str, str | int | float] = {}
+        self._device_sessions = {
+            LinkName(name.removeprefix("device/")): int.from_bytes(payload, "big")
+            for name, payload in facts.items()
+            if name.startswith("device/")
+        }
+        self._peer_stored: set[SessionId] = set()
+        self._asks: dict[NodeName, AskNumber] = {}
+        self._jobs = 0
+
+    # --- what there is ----------------------------------------------------------------------------
+
+    def running(self) -> list[Session]:
+        return [session for session in self.sessions.values() if not session.ended]
+
+    def running_with(self, peer: NodeName) -> Session | None:
+        return next((s for s in self.running() if s.record.peer == peer), None)
+
+    def with_peer(self, id_: SessionId, peer: NodeName) -> Session | None:
+        """The session of this id if it is with `peer`."""
+        session = self.sessions.get(id_)
+        return session if session is not None and session.record.peer == peer else None
+
+    def held_with(self, peer: NodeName) -> list[SessionId]:
+        return sorted(id_ for id_ in self.held if self.with_peer(id_, peer) is not None)
+
+    def number_job(self) -> JobNumber:
+        self._jobs += 1
+        return JobNumber(self._jobs)
+
+    # --- beginning --------------------------------------------------------------------------------
+
+    def start(self, now_ns: int, record: Record, link_facts: Mapping[str, bytes]) -> list[Action]:
+        """Both ends have agreed, or this end has restarted with these facts."""
+        link = record.parameters.link
+        session = Session(
+            record,
+            self.policy,
+            self.pools[record.peer],
+            self.rng,
+            self.ports[link],
+            link_facts,
+            self._device_sessions.get(link, 0),
+            self.number_job,
+            device_ready=self.device_ready,
+        )
+        self.sessions[record.session] = session
+        return session.begin(now_ns)
+
+    # --- going on ---------------------------------------------------------------------------------
+
+    def next_deadlines(self) -> list[int]:
+        deadlines = [session.next_deadline() for session in self.sessions.values()]
+        return [deadline for deadline in deadlines if deadline is not None]
+
+    def tick(self, now_ns: int, joined: set[NodeName]) -> list[Action]:
+        actions: list[Action] = []
+        for session in list(self.sessions.values()):
+            actions += session.tick(now_ns, peer_joined=session.record.peer in joined)
+        return actions
+
+    def positions(self, peer: NodeName) -> list[Action]:
+        """The peer is back: how far the sessions with it are."""
+        actions: list[Action] = []
+        for session in self.running():
+            if session.record.peer == peer:
+                actions += session.position()
+        return actions
+
+    def retell(self, peer: NodeName) -> list[Action]:
+        """What a peer must hear whatever it has heard before."""
+        held = self.held_with(peer)
+        return [Tell(peer, BlockStored(session, confirmed=False)) for session in held]
+
+    def reported(self, now_ns: int, report: Report, concerned: list[Session]) -> list[Action]:
+        actions: list[Action] = []
+        for session in concerned:
+            if not session.ended:
+                actions += session.reported(now_ns, report)
+        return actions
+
+    def computed(self, now_ns: int, job: JobNumber, result: object) -> list[Action]:
+        for session in self.running():
+            if session.owns(job):
+                return session.computed(now_ns, job, result)
+        return []
+
+    def compute_failed(self, now_ns: int, job: JobNumber, why: str) -> list[Action]:
+        for session in self.running():
+            if session.owns(job):
+                return session.compute_failed(now_ns, job, why)
+        return []
+
+    # --- the peer ---------------------------------------------------------------------------------
+
+    def hear(self, now_ns: int, peer: NodeName, message: SessionMessage) -> list[Action]:
+        id_ = session_of(message)
+        session = self.with_peer(id_, peer)
+        if session is not None:
+            if session.ended and not isinstance(message, Position):
+                return []
+            return session.hear(now_ns, message)
+        if id_ in self.ended:
+            stored = self.ended[id_] == "stored"
+            end = BlockStored(id_, confirmed=True) if stored else Abort(id_, self.ended[id_])
+            return [Tell(peer, end)]
+        if isinstance(message, Position):
+            return [Tell(peer, Abort(id_, "not known here"))]
+        return [Refuse(peer, "session_unknown")]
+
+    def hear_abort(self, peer: NodeName, message: Abort) -> list[Action]:
+        id_ = message.session
+        reason = f"by {peer}: {message.reason}"
+        session = self.with_peer(id_, peer)
+        if session is None:
+            return []
+        if not session.record.stored:
+            return session.abort(reason, tell=False)
+        del self.sessions[id_]
+        self.held.discard(id_)
+        fact = Fact(f"ended/{id_}", reason.encode())
+        gone = Persist((fact,), session.record.prefixes)
+        return [VoidKeys(id_, reason), gone, *self._remember(id_, reason)]
+
+    def hear_stored(self, peer: NodeName, message: BlockStored) -> list[Action]:
+        id_ = message.session
+        session = self.with_peer(id_, peer)
+        if session is not None:
+            self._peer_stored.add(id_)
+            if not session.record.stored:
+                return session.position()  # it may have what we still lack
+            confirmed = Tell(peer, BlockStored(id_, confirmed=True))
+            told: list[Action] = [] if message.confirmed else [confirmed]
+            return [*self._confirm(id_), *told]
+        if message.confirmed:
+            return []
+        if self.ended.get(id_) == "stored":
+            return [Tell(peer, BlockStored(id_, confirmed=True))]
+        return [Tell(peer, Abort(id_, self.ended.get(id_, "not known here")))]
+
+    # --- ending -----------------------------------------------------------------------------------
+
+    def give_up(self, number: AskNumber, peer: NodeName) -> list[Action]:
+        """An operator gives up the session with `peer`."""
+        session = self.running_with(peer)
+        if session is None:
+            return [Answer(number, "refused", {"reason": "no session is under way", "peer": peer})]
+        if not session.abortable:
+            why = "it is past the point where one end may give up"
+            return [Answer(number, "refused", {"reason": why, "peer": peer})]
+        done = Answer(number, "aborted", {"peer": peer})
+        return [*session.abort("given up by the operator"), done]
+
+    def settle(self) -> list[Action]:
+        """Take note of sessions that ended in this step."""
+        actions: list[Action] = []
+        for id_, session in list(self.sessions.items()):
+            ended = session.ended
+            if ended is None or (id_ in self.held and id_ not in self._peer_stored):
+                continue
+            if ended.outcome == "aborted":
+                actions += self._remember(id_, ended.reason)
+                del self.sessions[id_]
+            elif id_ in self._peer_stored:
+                actions += self._confirm(id_)
+            else:
+                self.held.add(id_)
+            actions += self.answer(session.record.peer, ended.outcome, ended.reason, ended.fields)
+        return actions
+
+    def _confirm(self, id_: SessionId) -> list[Action]:
+        """Both ends have the keys: they are deliverable, and the session is done with."""
+        record = self.sessions.pop(id_).record
+        self.held.discard(id_)
+        self._peer_stored.discard(id_)
+        link = record.parameters.link
+        self._device_sessions[link] = self._device_sessions.get(link, 0) + 1
+        pool = self.pools[record.peer]
+        facts = (pool.ready_fact(id_), Fact(f"ended/{id_}", b"stored"))
+        persist = Persist(facts, (*record.prefixes, *pool.worn_out()))
+        return [ConfirmKeys(id_, persist), *self._remember(id_, "stored")]
+
+    def _remember(self, session: SessionId, how: str) -> list[Action]:
+        """Keep the id of an ended session, and let go of the oldest beyond the bound."""
+        self.ended[session] = how
+        if len(self.ended) <= ENDED_MAX:
+            return []
+        oldest = next(iter(self.ended))
+        del self.ended[oldest]
+        return [Persist((), (f"ended/{oldest}",))]
+
+    # --- the operator -----------------------------------------------------------------------------
+
+    def expect(self, peer: NodeName, number: AskNumber) -> None:
+        """An operator waits for how the next session with `peer` ends."""
+        self._asks[peer] = number
+
+    def answer(
+        self,
+        peer: NodeName,
+        outcome: str,
+        reason: str = "",
+        fields: Mapping[str, str | int | float] | None = None,
+    ) -> list[Action]:
+        self.last = {"outcome": outcome, "reason": reason, **(fields or {})}
+        number = self._asks.pop(peer, None)
+        return [] if number is None else [Answer(number, outcome, dict(self.last))]
+
+
+def session_of(message: SessionMessage) -> SessionId:
+    """The session a message is about; a link's request is named after it."""
+    if isinstance(message, BlockHeralded):
+        return SessionId(message.request)
+    return message.session

@@ -1,0 +1,202 @@
+"""How a session comes to be: an operator asks, a plan is computed, proposed, and agreed to.
+
+Rules
+  Of two proposals that cross, that of the node whose name sorts first holds.
+  A node agrees to what it has computed itself from the proposal, and to nothing else.
+"""
+
+from bellhop.hal.operations import NodeName, Side
+from bellhop.stack.core import (
+    Action,
+    Answer,
+    Compute,
+    Note,
+    Persist,
+    Refuse,
+    RunSession,
+    Tell,
+)
+from bellhop.stack.diqkd.desk import Desk
+from bellhop.stack.diqkd.jobs import Plan
+from bellhop.stack.diqkd.parameters import (
+    ROUNDS_MAX,
+    Parameters,
+    decode_parameters,
+    objections,
+)
+from bellhop.stack.diqkd.record import Record
+from bellhop.stack.ids import AskNumber, JobNumber, SessionId
+from bellhop.stack.keys.ledger import MASKS_A_SESSION, MASKS_ALICE
+from bellhop.stack.messages import Abort, Accept, Propose
+from bellhop.stack.ports import port_to
+
+
+class Proposals:
+    """Sessions that one end has proposed, or is planning: at most one a peer."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._proposed: dict[NodeName, Record] = {}
+        self._plans: dict[JobNumber, NodeName] = {}
+
+    def records(self) -> list[Record]:
+        return list(self._proposed.values())
+
+    def restore(self, record: Record) -> None:
+        """A proposal the peer had not answered when this node stopped."""
+        self._proposed[record.peer] = record
+
+    def waits_for(self, peer: NodeName) -> bool:
+        return peer in self._proposed
+
+    def retell(self, peer: NodeName) -> list[Action]:
+        record = self._proposed.get(peer)
+        if record is None:
+            return []
+        return [Tell(peer, Propose(record.session, record.parameters.encode()))]
+
+    # --- this end proposes ------------------------------------------------------------------------
+
+    def run(self, number: AskNumber, ask: RunSession, joined: set[NodeName]) -> list[Action]:
+        desk = self._desk
+        if why := self._run_objection(ask, joined):
+            return [Answer(number, "refused", {"reason": why, "peer": ask.peer})]
+        port = port_to(desk.ports.values(), ask.peer)
+        assert port is not None
+        own, peer = desk.own, ask.peer
+        alice, bob = (own, peer) if port.side is Side.A else (peer, own)
+        job = desk.number_job()
+        session = SessionId(desk.rng.child("session id", job).draw(16).hex())
+        seed = int.from_bytes(desk.rng.child("code seed", job).draw(4), "big")
+        self._plans[job] = peer
+        desk.expect(peer, number)
+        plan = Plan(session, port.link, alice, bob, ask.rounds, seed, desk.policy)
+        return [Compute(job, plan)]
+
+    def _run_objection(self, ask: RunSession, joined: set[NodeName]) -> str | None:
+        desk, peer = self._desk, ask.peer
+        if peer not in desk.pools:
+            return f"{peer} is no peer of this node: see [[peer]] in its configuration"
+        if not 0 < ask.rounds <= ROUNDS_MAX:
+            return f"a session has 1 to {ROUNDS_MAX} rounds"
+        if peer not in joined:
+            return f"{peer} is not connected: see the logs of both nodes"
+        if not desk.device_ready:
+            return "the memory is not connected: see [memory] in the configuration"
+        port = port_to(desk.ports.values(), peer)
+        if port is None:
+            return f"no port of the memory leads to {peer}"
+        if self._busy(peer):
+            return f"a session with {peer} is under way"
+        return self._pool_objection(peer, is_alice=port.side is Side.A)
+
+    def _busy(self, peer: NodeName) -> bool:
+        planned = peer in self._proposed or peer in self._plans.values()
+        return planned or self._desk.running_with(peer) is not None
+
+    def _pool_objection(self, peer: NodeName, *, is_alice: bool) -> str | None:
+        pool = self._desk.pools[peer]
+        own = MASKS_ALICE if is_alice else MASKS_A_SESSION - MASKS_ALICE
+        if not pool.provisioned:
+            return f"no authentication pool with {peer}: bellhop pool provision"
+        if pool.masks_left < own or pool.masks_left_incoming < MASKS_A_SESSION - own:
+            return f"the authentication pool with {peer} is used up: bellhop pool provision"
+        return None
+
+    def computed(self, job: JobNumber, result: object) -> list[Action] | None:
+        """What follows from a plan; None if the job is none of these."""
+        peer = self._plans.pop(job, None)
+        return None if peer is None else self._propose(peer, result)
+
+    def compute_failed(self, job: JobNumber, why: str) -> list[Action] | None:
+        peer = self._plans.pop(job, None)
+        return (
+            None if peer is None else self._desk.answer(peer, "refused", f"planning failed: {why}")
+        )
+
+    def _propose(self, peer: NodeName, planned: object) -> list[Action]:
+        desk = self._desk
+        if not isinstance(planned, Parameters):
+            return desk.answer(peer, "refused", str(planned))
+        if why := objections(planned, desk.policy):
+            return desk.answer(peer, "refused", why)
+        record = Record(planned, desk.own, peer, agreed=False)
+        self._proposed[peer] = record
+        persist = Persist((record.parameters_fact(),))
+        return [persist, *self.retell(peer)]
+
+    def hear_accept(self, now_ns: int, peer: NodeName, message: Accept) -> list[Action]:
+        desk = self._desk
+        record = self._proposed.get(peer)
+        if record is None or record.session != message.session:
+            known = message.session in desk.sessions or message.session in desk.ended
+            return [] if known else [Refuse(peer, "accept_unexpected")]
+        return self.agree(now_ns, peer)
+
+    def is_proposed(self, peer: NodeName, session: SessionId) -> bool:
+        record = self._proposed.get(peer)
+        return record is not None and record.session == session
+
+    def agree(self, now_ns: int, peer: NodeName) -> list[Action]:
+        """The peer has agreed to what is proposed to it."""
+        record = self._proposed.pop(peer)
+        record.agreed = True
+        return [Persist((record.parameters_fact(),)), *self._desk.start(now_ns, record, {})]
+
+    def declined(self, peer: NodeName, reason: str) -> list[Action]:
+        """The peer will not have what is proposed to it."""
+        forget = Persist((), self._proposed.pop(peer).prefixes)
+        return [forget, *self._desk.answer(peer, "refused", f"declined by {peer}: {reason}")]
+
+    # --- the peer proposes ------------------------------------------------------------------------
+
+    def hear_propose(self, now_ns: int, peer: NodeName, message: Propose) -> list[Action]:
+        desk, id_ = self._desk, message.session
+        if id_ in desk.sessions:
+            same = desk.with_peer(id_, peer) is not None
+            return [Tell(peer, Accept(id_, b""))] if same else []
+        if id_ in desk.ended:
+            return [Tell(peer, Abort(id_, desk.ended[id_]))]
+        try:
+            parameters = decode_parameters(message.parameters)
+        except ValueError as error:
+            return [Refuse(peer, "proposal_malformed", str(error))]
+        yielded: list[Action] = []
+        if peer in self._proposed and peer < desk.own:
+            yielded = self._withdraw(peer)
+        if why := self._propose_objection(peer, id_, parameters):
+            fields: dict[str, str | int | float] = {"peer": peer, "why": why}
+            return [*yielded, Note("proposal_declined", fields), Tell(peer, Abort(id_, why))]
+        record = Record(parameters, desk.own, peer, agreed=True)
+        persist = Persist((record.parameters_fact(),))
+        accept = Tell(peer, Accept(id_, b""))
+        return [*yielded, persist, accept, *desk.start(now_ns, record, {})]
+
+    def _withdraw(self, peer: NodeName) -> list[Action]:
+        record = self._proposed.pop(peer)
+        why = f"{peer} proposed a session at the same time"
+        return [Persist((), record.prefixes), *self._desk.answer(peer, "refused", why)]
+
+    def _propose_objection(
+        self, peer: NodeName, session: SessionId, parameters: Parameters
+    ) -> str | None:
+        desk = self._desk
+        port = desk.ports.get(parameters.link)
+        if parameters.session != session or len(session) != 32 or not _is_hex(session):
+            return "the session's id is malformed"
+        if port is None or port.peer != peer:
+            return f"link {parameters.link} does not lead to you from here"
+        roles = (desk.own, peer) if port.side is Side.A else (peer, desk.own)
+        if (parameters.alice, parameters.bob) != roles:
+            return "the devices have the other roles on this link"
+        if not desk.device_ready:
+            return "the memory is not connected here"
+        if self._busy(peer):
+            return "a session is under way here"
+        if why := self._pool_objection(peer, is_alice=port.side is Side.A):
+            return why
+        return objections(parameters, desk.policy)
+
+
+def _is_hex(text: str) -> bool:
+    return all(digit in "0123456789abcdef" for digit in text)
