@@ -11,8 +11,9 @@ import msgspec
 from bellhop.hal.errors import ConfigError
 
 _UNITS_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s|min|h)")
-_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):(\d{1,5})")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*(ns|us|ms|s|min|h)")
+_FRACTION = re.compile(r"[0-9]{1,12}/[0-9]{1,12}|[0-9]?\.[0-9]{1,30}")
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/]+):([0-9]{1,5})")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,10 +73,9 @@ def _address(text: str) -> Address:
 
 
 def _fraction(text: str) -> Fraction:
-    try:
+    if _FRACTION.fullmatch(text) and not re.search("/0+$", text):
         return Fraction(text)
-    except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f'{text!r} is not a fraction; write "13/256" or "0.05"') from error
+    raise ValueError(f'{text!r} is not a fraction; write "13/256" or "0.05"')
 
 
 def _reading_hook(folder: Path) -> Callable[[type, Any], Any]:
