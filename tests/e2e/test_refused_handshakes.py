@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -105,3 +106,27 @@ def test_refused_handshakes_become_records(verbosity: str | None) -> None:
     assert {record["who_must_act"] for record in refused} == {"the operator of the peer"}
     others = [record["text"] for record in records if record["event"] == "stderr"]
     assert others[-2:] == ["not a record", "nor this"]
+
+
+DYING = """
+import os
+from bellhop.node.observe import adopt_stderr, configure_logs
+
+configure_logs("info", "json", adopt_stderr().stream)
+{death}
+"""
+
+
+def test_a_traceback_at_the_end_is_not_lost() -> None:
+    program = DYING.format(death="raise SystemError('the last words')")
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    records = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert ended.returncode == 1
+    assert records[-1]["text"] == "SystemError: the last words"
+
+
+def test_a_crash_in_c_is_not_lost() -> None:
+    program = DYING.format(death="os.abort()")
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGABRT
+    assert b"Fatal Python error: Aborted" in ended.stderr

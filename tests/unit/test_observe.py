@@ -76,7 +76,7 @@ def test_records_of_libraries_and_exceptions(log: io.StringIO) -> None:
         bytearray(b"key"),
         memoryview(b"key"),
         np.zeros(4, np.uint8),
-        np.float64(2.5),
+        np.int64(2),
         [1, 2],
         {"k": 1},
         None,
@@ -89,6 +89,12 @@ def test_nothing_but_plain_values_is_logged(log: io.StringIO, secret: Any) -> No
     with pytest.raises(AssertionError, match=type(secret).__name__):
         note("stored", {"key": secret})
     assert log.getvalue() == ""
+
+
+def test_a_record_stays_json_when_a_figure_is_none(log: io.StringIO) -> None:
+    configure_logs("info", "json", log)
+    note("scored", {"s": float("nan"), "qber": float("inf")})
+    assert "NaN" not in log.getvalue() and records(log)[0]["s"] == "nan"
 
 
 def test_a_field_cannot_pose_as_the_record() -> None:

@@ -4,9 +4,12 @@ A record is an event's name and flat fields.  Values of any other type than int,
 are refused, so that no key, block or array can slip into a log by its repr.
 """
 
+import atexit
 import datetime
+import faulthandler
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -48,9 +51,14 @@ def note(event: str, fields: Fields | None = None, level: int = logging.INFO) ->
 def check_fields(fields: Fields) -> dict[str, Value]:
     """A copy of `fields` after the assertion that each may be shown."""
     for name, value in fields.items():
-        assert type(value) in {int, float, str, bool}, f"field {name} is a {type(value).__name__}"
+        assert isinstance(value, Value), f"field {name} is a {type(value).__name__}"
         assert name not in _RESERVED, f"field {name} is part of every record"
-    return dict(fields)
+    return {name: _finite(value) for name, value in fields.items()}
+
+
+def _finite(value: Value) -> Value:
+    """JSON has no infinities; they become text."""
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 class JsonLines(logging.Formatter):
@@ -173,12 +181,17 @@ class AdoptedStderr:
             target=self._read, args=(read_end,), name="stderr", daemon=True
         )
         self._thread.start()
+        # A crash in C leaves nobody to read the pipe, an exception that ends the program does.
+        faulthandler.enable(self._kept)
+        atexit.register(self.close)
 
     def close(self) -> None:
         """Give stderr back.  What was written before is logged first."""
         if self._closed:
             return
         self._closed = True
+        atexit.unregister(self.close)
+        faulthandler.disable()
         sys.stderr.flush()
         os.dup2(self._kept, 2)  # closes the pipe's last write end here, so that the thread ends
         # A child that is still alive holds another write end; it must not hold us.
