@@ -34,8 +34,9 @@ ROWS_MIN = 128
 """A lifting is used if it leaves this many base rows; fewer are too dense for degree 40."""
 
 ROUNDS_MIN = 1_000
-"""Smallest block. Short blocks are for tests: at the designed error rates 12 of 300 failed at 20,000
-bits, 8 of 200 at 60,000, and a few converged to a wrong word, which only verification sees."""
+"""Smallest block, for tests. At the designed error rates 12 of 300 blocks failed at 20,000 bits and
+8 of 200 at 60,000; now and then one converges to a wrong word, which only verification sees."""
+
 ROUNDS_MAX = 16_000_000
 
 DEVIATIONS = 2.3
@@ -45,7 +46,7 @@ SHORT_LOSS = 6.0
 """Bits by sqrt(v) n^(1/3) added for finite length: the shift of the threshold of iterative decoding
 goes as n^(-2/3) (Amraoui, Montanari, Richardson, Urbanke, IEEE Trans. Inf. Theory 55, 473 (2009)).
 The factor is a choice, not a fit: without it about one block in seven failed at 20,000 bits and
-one in ten at 60,000; with it one in 25. It adds 0.2 % to the syndrome at 1.5e6."""
+one in eight at 60,000; with it one in 25. It adds 0.2 % to the syndrome at 1.5e6."""
 
 STABILITY = 0.82
 """Stability factor aimed at: nearer to 1 words of low weight go undetected, further off the
