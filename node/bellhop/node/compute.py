@@ -5,11 +5,13 @@ A job is a pure call, so one whose worker was killed is tried once more in a fre
 
 import asyncio
 import contextlib
+import logging
 import os
 import pickle
 import sys
 from collections.abc import Awaitable, Callable
 
+from bellhop.node.observe import Fields
 from bellhop.node.tasks import Tasks
 from bellhop.node.witness import Witness
 from bellhop.node.worker import LENGTH, Done, Failed
@@ -76,7 +78,8 @@ class Workers:
                         break
                     await self._ended(worker)
                     worker = None
-                    self._witness.note("worker_died", job=order.work.name, attempt=attempt + 1)
+                    fields: Fields = {"job": order.work.name, "attempt": attempt + 1}
+                    self._witness.note("worker_died", fields, logging.WARNING)
                 await self._deliver(_event(order, outcome))
         finally:
             await self._ended(worker)

@@ -7,6 +7,7 @@ the stream ends, and the cores say again what was lost.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -197,7 +198,10 @@ class Conversation:
         if abs(offset_ns) > CLOCK_OFFSET_MAX_NS:
             self.context.witness.note(
                 "clock_offset",
-                peer=self.peer,
-                offset_ns=offset_ns,
-                who_must_act="the operators of both nodes: synchronise the clocks",
+                {
+                    "peer": self.peer,
+                    "offset_ns": offset_ns,
+                    "who_must_act": "the operators of both nodes: synchronise the clocks",
+                },
+                logging.WARNING,
             )

@@ -7,6 +7,7 @@ older one, whose end may not have been noticed yet.
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeAlias
@@ -20,6 +21,7 @@ from bellhop.node.clock import RealClock
 from bellhop.node.config_values import Address
 from bellhop.node.conversation import Context, Conversation, Reason, Refused, Wire
 from bellhop.node.envelope import ENVELOPE_BYTES_MAX
+from bellhop.node.observe import Fields
 from bellhop.node.tasks import Tasks
 from bellhop.node.tls import (
     Credentials,
@@ -192,7 +194,8 @@ class Peers:
                 failures += 1
                 self._failures[peer] = (failures, why)
                 if failures & (failures - 1) == 0:  # the 1st, 2nd, 4th ...: the log stays short
-                    self._witness.note("peer_unreachable", peer=peer, tried=failures, why=why)
+                    fields: Fields = {"peer": peer, "tried": failures, "why": why}
+                    self._witness.note("peer_unreachable", fields, logging.WARNING)
             await asyncio.sleep(pause_s * random.uniform(1 - REDIAL_JITTER, 1 + REDIAL_JITTER))  # noqa: S311 - no secret
             pause_s = min(pause_s * REDIAL_GROWTH, REDIAL_MAX_S)
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -28,6 +29,15 @@ def limit_memory(size_bytes: int) -> None:
     RLIMIT_DATA, not RLIMIT_AS: libraries reserve address space that they never use.
     """
     resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
+
+
+def notify_supervisor(state: str) -> None:
+    """Tell systemd, if it started this process and waits for it (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+            notify.connect("\0" + address[1:] if address.startswith("@") else address)
+            notify.sendall(state.encode())
 
 
 def _prctl(option: int, value: int) -> None:

@@ -3,10 +3,26 @@
 import logging
 
 from bellhop.node.metrics import Metrics
-from bellhop.node.observe import Value, note
+from bellhop.node.observe import Fields, Value, note
 from bellhop.stack.core import Note
 
 DETAIL_CHARACTERS_MAX = 300
+
+CORE_REFUSALS = (
+    "accept_unexpected",
+    "allocation",
+    "decoded_unexpected",
+    "mask_unknown",
+    "mask_used_before",
+    "peer_unknown",
+    "position_length",
+    "proposal_malformed",
+    "session_unknown",
+    "slot_done_unexpected",
+    "stage_changed",
+    "tag_wrong",
+)
+"""The reasons of a core's `Refuse` that have a series of their own; any other counts as other."""
 
 
 class Witness:
@@ -15,13 +31,23 @@ class Witness:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
 
-    def note(self, name: str, level: int = logging.INFO, **fields: Value) -> None:
+    def note(self, name: str, fields: Fields | None = None, level: int = logging.INFO) -> None:
         """Something happened that concerns whoever reads the log."""
         note(name, fields, level)
 
     def noted(self, action: Note) -> None:
-        """A core's note."""
-        note(action.name, action.fields)
+        """A core's note, and the figures that it tells of."""
+        fields = action.fields
+        match action.name:
+            case "session_stored":
+                bits = (int(fields.get(name, 0)) for name in ("gross_bits", "net_bits"))
+                self.metrics.session_keyed(*bits)
+                self.metrics.scored(float(fields.get("s", 0)), float(fields.get("qber", 0)))
+            case "session_aborted":
+                self.metrics.session_aborted(str(fields.get("reason", "")))
+            case _:
+                pass
+        note(action.name, fields)
 
     def refused(
         self, peer: str, reason: str, detail: str = "", who: str = "the operator of the peer"

@@ -1,0 +1,112 @@
+"""The parts of a node, each made from its section of the configuration."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from bellhop.hal.errors import ConfigError
+from bellhop.hal.hardware import Hardware
+from bellhop.hal.memory_client import MemoryServiceAccess, MemoryServiceClient
+from bellhop.hal.operations import NodeName
+from bellhop.node.chance import OsRng, check_chance
+from bellhop.node.clock import RealClock
+from bellhop.node.config import NodeConfig
+from bellhop.node.driver import Stepped
+from bellhop.node.etsi014 import EtsiSettings
+from bellhop.node.keystore import KeyStore, create_kek, read_kek
+from bellhop.node.keystore.schema import DATABASE_NAME
+from bellhop.node.tls import Credentials, Party, PartyKind, read_credentials
+from bellhop.stack.diqkd.parameters import SessionPolicy
+from bellhop.stack.node import NodeCore, NodeSettings, Restored
+
+CoreOf = Callable[[NodeConfig, Restored], Stepped]
+
+
+def node_core(config: NodeConfig, restored: Restored) -> Stepped:
+    """The core of this node: the operating system's chance, and only its own section."""
+    diqkd = config.diqkd
+    policy = SessionPolicy(
+        test_probability=diqkd.test_probability,
+        s_design=diqkd.s_design,
+        qber_design=diqkd.qber_design,
+        deviations=diqkd.threshold_deviations,
+        epsilon=diqkd.epsilon,
+        block_rounds=diqkd.block_rounds,
+    )
+    peers = tuple(NodeName(peer.name) for peer in config.peer)
+    settings = NodeSettings(NodeName(config.node.name), peers, policy)
+    return NodeCore(settings, check_chance(OsRng(), RealClock.kind), restored)
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """The two faces of a node: towards nodes and memories, and towards applications."""
+
+    node: Credentials
+    kme: Credentials
+
+
+def read_identities(config: NodeConfig) -> Identities:
+    """Both identities.  ConfigError if a file is wrong or names somebody else."""
+    tls, etsi = config.tls, config.etsi
+    node = read_credentials(tls.certificate, tls.key, tls.authority, kind=PartyKind.NODE)
+    kme = read_credentials(
+        etsi.certificate, etsi.key, etsi.authority, field_prefix="etsi", kind=PartyKind.KME
+    )
+    for credentials, party, field in (
+        (node, Party(PartyKind.NODE, config.node.name), "tls.certificate"),
+        (kme, Party(PartyKind.KME, etsi.kme_id), "etsi.certificate"),
+    ):
+        if credentials.party != party:
+            raise ConfigError(
+                f"{credentials.certificate_file} is the certificate of {credentials.party}, "
+                f"and this is {party}",
+                field=field,
+            )
+    return Identities(node, kme)
+
+
+def etsi_settings(config: NodeConfig) -> EtsiSettings:
+    """What key delivery needs to know."""
+    etsi = config.etsi
+    return EtsiSettings(
+        kme_id=etsi.kme_id,
+        node=NodeName(config.node.name),
+        key_size_bits=etsi.key_size_bits,
+        min_key_size_bits=etsi.min_key_size_bits,
+        max_key_size_bits=etsi.max_key_size_bits,
+        max_key_per_request=etsi.max_key_per_request,
+        max_key_count=etsi.max_key_count,
+        allocation_wait_ns=etsi.allocation_wait,
+        common_name_identity=etsi.common_name_identity,
+        production=config.node.production,
+    )
+
+
+def memory_client(config: NodeConfig, credentials: Credentials) -> Hardware:
+    """The way to this node's memories."""
+    return MemoryServiceClient(
+        MemoryServiceAccess(
+            address=config.memory.address,
+            server_name=config.memory_server_name,
+            certificate=credentials.certificate,
+            authority=credentials.authority,
+            key=credentials.key,
+        )
+    )
+
+
+async def open_store(config: NodeConfig, clock: RealClock) -> KeyStore:
+    """The store of this node; its key-encryption key is made with it, and never later."""
+    path, state_dir = config.key_encryption_key, config.node.state_dir
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = not path.exists() and not (state_dir / DATABASE_NAME).exists()
+    kek = create_kek(path) if fresh else read_kek(path)
+    return await KeyStore.open(state_dir, kek, NodeName(config.node.name), clock.now_ns)
+
+
+async def restore(store: KeyStore, peers: Iterable[NodeName]) -> Restored:
+    """What the store remembers, for a new core."""
+    facts = {fact.name: fact.payload for fact in await store.load_facts()}
+    held = tuple(await store.held_sessions())
+    outbox = {peer: tuple(await store.outbox(peer)) for peer in peers}
+    return Restored(facts, held, outbox)
