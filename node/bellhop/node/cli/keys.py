@@ -17,7 +17,10 @@ from bellhop.node.files import atomic_file
 from bellhop.node.sealing import wipe
 
 # Commands that ask a node about its store, over its control socket: name -> (place, help).
-NODE_COMMANDS: dict[str, tuple[str, str]] = {}
+NODE_COMMANDS: dict[str, tuple[str, str]] = {
+    "receipt": ("bellhop.node.cli.keystatus:receipt", "On what ground a key is secret."),
+    "status": ("bellhop.node.cli.keystatus:status", "What a running node holds."),
+}
 
 
 @click.group(cls=LazyGroup, lazy=NODE_COMMANDS)

@@ -1,0 +1,65 @@
+"""`bellhop diqkd`: sessions of a running node."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bellhop.hal.errors import ConfigError
+from bellhop.node.cli.node_option import config_option
+from bellhop.node.cli.output import json_option, show
+from bellhop.node.config import load_config
+
+EXIT_CODES = {"stored": 0, "aborted": 3}
+"""A key; an abort, which is an outcome and no error.  Whatever else ends a session is 1."""
+
+
+@click.group()
+def diqkd() -> None:
+    """Make keys with a peer, device-independently."""
+
+
+@diqkd.command("run")
+@config_option
+@click.option("--peer", required=True, help="The other node.")
+@click.option("--rounds", type=click.IntRange(1), help="Heralded rounds. Default: the node's.")
+@json_option
+@click.pass_context
+def run(
+    context: click.Context, config_file: Path, peer: str, rounds: int | None, as_json: bool
+) -> None:
+    """Run a session with PEER and wait for its end.
+
+    Exit codes: 0 a key is stored, 3 the session aborted, 2 configuration, 1 anything else. The
+    session goes on if you leave.
+    """
+    from bellhop.node.cli.progress import SessionBar
+    from bellhop.node.session_client import run_session
+
+    config = load_config(config_file)
+    if config.peer_named(peer) is None:
+        raise ConfigError(f"{peer!r} is no [[peer]] of {config_file}", field="--peer")
+    with SessionBar(shown=not as_json) as bar:
+        end = run_session(config.control_socket, peer, rounds or config.diqkd.rounds, bar.moved)
+    show(end, list(end.items()), as_json)
+    context.exit(EXIT_CODES.get(str(end["outcome"]), 1))
+
+
+@diqkd.command("abort")
+@config_option
+@click.option("--peer", required=True, help="The other node.")
+@json_option
+@click.pass_context
+def abort(context: click.Context, config_file: Path, peer: str, as_json: bool) -> None:
+    """Give up the session with PEER, if it can still be given up."""
+    from bellhop.node.control_client import with_node
+    from bellhop.v1 import control_pb2
+
+    async def ask(node: Any) -> dict[str, Any]:
+        reply = await node.AbortSession(control_pb2.AbortSessionRequest(peer=peer))
+        return {"outcome": reply.outcome, **json.loads(reply.fields_json)}
+
+    end = with_node(load_config(config_file).control_socket, ask)
+    show(end, list(end.items()), as_json)
+    context.exit(0 if end["outcome"] == "aborted" else 1)

@@ -1,0 +1,48 @@
+"""`bellhop run`: a node."""
+
+from pathlib import Path
+
+import click
+
+from bellhop.node.cli.output import json_option
+from bellhop.node.config import NodeConfig, load_config
+from bellhop.node.metrics import Metrics
+from bellhop.node.observe import adopt_stderr, configure_logs
+
+
+@click.command("run")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@json_option
+@click.pass_context
+def run(context: click.Context, file: Path, as_json: bool) -> None:
+    """Run the node that FILE describes, until SIGTERM.
+
+    It logs to stderr; --json logs one JSON object a line whatever FILE says.
+
+    Exit codes: 0 stopped, 2 configuration, 70 a bug (start it anew), 74 its disk.
+    """
+    config = load_config(file)
+    metrics = node_metrics(config)
+    stderr = adopt_stderr(lambda refusal: metrics.refused("", refusal.reason))
+    form = "json" if as_json else config.observe.log_format
+    configure_logs(config.observe.log_level, form, stderr.stream)
+    # Only now: grpc must find stderr as it is to stay.
+    from bellhop.node.daemon import run_node
+
+    code = run_node(config, metrics)
+    stderr.close()
+    context.exit(code)
+
+
+def node_metrics(config: NodeConfig) -> Metrics:
+    """The figures of this node, with every word that may become a label."""
+    from bellhop.node.conversation import Reason
+    from bellhop.node.witness import CORE_REFUSALS
+    from bellhop.stack.messages import Stage
+
+    return Metrics(
+        peers=[peer.name for peer in config.peer],
+        abort_reasons=(),
+        refusal_reasons=[*Reason, *CORE_REFUSALS],
+        stages=[stage.value for stage in Stage],
+    )

@@ -1,0 +1,60 @@
+"""`bellhop status`: how a running node is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bellhop.node.cli.node_option import config_option
+from bellhop.node.cli.output import json_option, show
+from bellhop.node.config import load_config
+
+
+@click.command("status")
+@config_option
+@json_option
+def status(config_file: Path, as_json: bool) -> None:
+    """How a running node is: its device, peers, sessions and keys."""
+    document = node_status(config_file)
+    show(document, _rows(document), as_json)
+
+
+def node_status(config_file: Path) -> dict[str, Any]:
+    """What the node of `config_file` says of itself.  Raises NotRunning."""
+    from bellhop.node.control_client import with_node
+    from bellhop.v1 import control_pb2
+
+    async def ask(node: Any) -> str:
+        reply = await node.Status(control_pb2.StatusRequest())
+        return str(reply.status_json)
+
+    document: dict[str, Any] = json.loads(with_node(load_config(config_file).control_socket, ask))
+    return document
+
+
+def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
+    core = status["core"]
+    rows: list[tuple[str, object]] = [
+        ("node", status["node"]),
+        ("running", f"{status['running_ns'] / 1e9:.0f} s, {status['clock']} clock"),
+        ("source of outcomes", ", ".join(status["source"]) or "no device has been seen"),
+        ("device", "ready" if core.get("device_ready") else "not connected"),
+        *((f"listens: {name}", address) for name, address in status["listening"].items()),
+    ]
+    for peer, connection in status["connections"].items():
+        known = core.get("peers", {}).get(peer, {})
+        stock = status["keys"]["stock"].get(peer, {})
+        why = f" ({connection['why']})" if connection["why"] else ""
+        rows += [
+            (f"peer {peer}", "connected" if connection["connected"] else f"not connected{why}"),
+            ("  masks left", f"{known.get('masks_left')} / {known.get('masks_left_incoming')}"),
+            ("  keys in stock", f"{stock.get('keys')} of {stock.get('key_size_bits')} bits"),
+        ]
+    for session in core.get("sessions", []):
+        done = f"{session['rounds_done']:,} of {session['rounds']:,} rounds"
+        rows.append((f"session {session['session']}", f"{session['stage']}, {done}"))
+    if core.get("last_session"):
+        last = core["last_session"]
+        rows.append(("last session", f"{last.get('outcome')} {last.get('reason', '')}".strip()))
+    return rows
