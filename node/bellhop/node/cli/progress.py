@@ -52,6 +52,11 @@ class SessionBar:
     ) -> None:
         self._progress.stop()
 
+    def tell(self, step: str) -> None:
+        """A line above the bars."""
+        if not self._progress.disable:
+            self._progress.console.print(f"- {step}", highlight=False)
+
     def moved(self, session: SessionProgress) -> None:
         """Show that the session is there."""
         bar = self._progress

@@ -1,0 +1,93 @@
+"""`bellhop demo`: the whole way, on this machine."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bellhop.hal.errors import ConfigError
+from bellhop.node.cli.diqkd import EXIT_CODES
+from bellhop.node.cli.output import json_option, table, to_json
+
+ROUNDS = 1_500_000
+"""As many as the experiment had."""
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command("demo")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Heralded pairs."
+)
+@click.option(
+    "--dir", "folder", type=_FOLDER, default=Path("demo"), show_default=True,
+    help="New folder for all its files.",
+)  # fmt: skip
+@click.option("--degrade", is_flag=True, help="Spoil the link to S below 2.55: the session aborts.")
+@json_option
+@click.pass_context
+def demo(context: click.Context, rounds: int, folder: Path, degrade: bool, as_json: bool) -> None:
+    """From an emulated fibre to an encrypted file.
+
+    Starts an emulator and two nodes as three processes with certificates of their own, makes a
+    device-independent key from heralded pairs, and seals a file under it at one node that is opened
+    at the other. The outcomes are emulated, by the figures of the Oxford experiment of 2022.
+
+    Leaves nothing running. Exit codes: 0 a key (with --degrade: the abort), 3 an abort, 1 else.
+    """
+    from bellhop.node.cli.progress import SessionBar
+    from bellhop.node.demo import run_demo
+
+    # As Ctrl-C does, so that what was started is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = free_folder(folder.resolve())
+    with SessionBar(shown=not as_json) as bar:
+        document = run_demo(folder, rounds, degrade, bar.tell, bar.moved)
+    click.echo(to_json(document) if as_json else _account(document))
+    code = EXIT_CODES.get(str(document["session"]["outcome"]), 1)
+    context.exit({3: 0, 0: 1}.get(code, code) if degrade else code)
+
+
+def free_folder(folder: Path) -> Path:
+    """`folder`, or FOLDER-2, FOLDER-3 ... if it is there: nothing is overwritten."""
+    names = [folder, *(folder.with_name(f"{folder.name}-{k}") for k in range(2, 1000))]
+    free = next((name for name in names if not name.exists()), None)
+    if free is None:
+        raise ConfigError(f"{folder} and a thousand like it exist: remove some", field="--dir")
+    return free
+
+
+def _account(document: dict[str, Any]) -> str:
+    end, published = document["session"], document["published"]
+    if end["outcome"] != "stored":
+        return table([*_ending(end), ("files", document["folder"])])
+    receipt, file = document["receipt"], document["file"]
+    figures = [
+        ("", f"{'this session':<24}Oxford 2022 (published)"),
+        ("S", f"{end['s']:<24.4f}{published['s']}"),
+        ("QBER", f"{end['qber']:<24.2%}{published['qber']}"),
+        ("key", f"{_bits(end['gross_bits']):<24}{_bits(published['key_bits'])}"),
+        ("net of tags", _bits(end["net_bits"])),
+        ("epsilon", f"{end['epsilon']:<24.1e}{published['epsilon']:.0e}"),
+        ("source", receipt.get("source", "?")),
+        ("bound", end["bound"]),
+    ]
+    use = [
+        ("key used", file["key_id"]),
+        ("sealed", file["sealed"]),
+        ("opened", f"{file['opened']} (the same, byte for byte)"),
+        ("files", document["folder"]),
+    ]
+    return f"{table(figures)}\n\n{table(use)}"
+
+
+def _bits(count: int) -> str:
+    return f"{count:,} bits"
+
+
+def _ending(end: dict[str, Any]) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = [("outcome", end["outcome"]), ("why", end.get("reason", ""))]
+    if "s" in end:
+        rows += [("S", f"{end['s']:.4f}"), ("QBER", f"{end['qber']:.2%}")]
+    return rows
