@@ -14,6 +14,7 @@ from bellhop.hal.operations import LinkName, NodeName
 from bellhop.stack.codec import pack, unpack
 from bellhop.stack.diqkd.chsh import threshold_probability, winning_probability
 from bellhop.stack.diqkd.code import Code, CodeDesign, build_code
+from bellhop.stack.diqkd.eat import EatChoice, EatProblem
 from bellhop.stack.diqkd.parameters import (
     BOUND,
     PROTOCOL,
@@ -31,6 +32,14 @@ Bits = NDArray[np.uint8]
 @functools.lru_cache(maxsize=2)
 def _code(design: CodeDesign) -> Code:
     return build_code(design)
+
+
+@functools.lru_cache(maxsize=8)
+def _choice(problem: EatProblem) -> EatChoice:
+    """Sessions of one design ask the same question again and again."""
+    from bellhop.stack.diqkd.eat_choice import optimise
+
+    return optimise(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,6 @@ class Plan:
 
     def run(self) -> Parameters | str:
         """The parameters, or why there are none."""
-        from bellhop.stack.diqkd.eat_choice import optimise
-
         policy = self.policy
         gamma = policy.test_probability
         threshold = threshold_probability(self.rounds, gamma, policy.s_design, policy.deviations)
@@ -60,7 +67,7 @@ class Plan:
             code = code_of(self.rounds, gamma, policy.s_design, policy.qber_design, self.seed)
             # The leak is the parameters' own sum; the choice that is best for it comes after.
             guess = problem_of(self.rounds, gamma, threshold, code.syndrome_bits, policy.epsilon)
-            choice = optimise(guess)
+            choice = _choice(guess)
         except ValueError as error:
             return str(error)
         draft = Parameters(
