@@ -117,6 +117,12 @@ class NodeCore:
             deadlines.append(self._retold_ns + self._settings.session.retry_ns)
         return min(deadlines, default=None)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way with any peer: no session, no proposal, no key to be told of."""
+        told = not any(self._handover.waiting(peer) for peer in self._desk.pools)
+        return told and self._proposals.idle and not self._desk.sessions
+
     def snapshot(self) -> dict[str, Any]:
         """The node's state for people, in plain values; no secrets."""
         desk = self._desk
@@ -224,7 +230,8 @@ class NodeCore:
             case RunSession():
                 return self._proposals.run(asked.number, asked.ask, self._joined)
             case AbortSession(peer):
-                return self._desk.give_up(asked.number, peer)
+                given_up = self._proposals.give_up(asked.number, peer)
+                return self._desk.give_up(asked.number, peer) if given_up is None else given_up
 
     def _computed(self, now_ns: int, job: JobNumber, result: object) -> list[Action]:
         planned = self._proposals.computed(job, result)

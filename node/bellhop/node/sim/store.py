@@ -13,11 +13,15 @@ from bellhop.stack.core import (
     StoreKeys,
     VoidKeys,
 )
-from bellhop.stack.ids import KeyId, SessionId
+from bellhop.stack.ids import KeyId, SaeId, SessionId
+from bellhop.stack.keys.ledger import SLOT_BYTES
 from bellhop.stack.messages import Allocation
 from bellhop.stack.node import Restored
 
 Durable = Persist | StoreKeys | ConfirmKeys | VoidKeys | RecordAllocations | ForgetAllocations
+
+MASTER, SLAVE = SaeId("master"), SaeId("slave")
+"""The two applications of every simulated network."""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,7 @@ class SimulatedStore:
     deliverable: dict[SessionId, DistilledBlock] = field(default_factory=dict)
     outbox: dict[NodeName, dict[KeyId, Allocation]] = field(default_factory=dict)
     recorded: dict[KeyId, Allocation] = field(default_factory=dict)
+    taken: dict[KeyId, Allocation] = field(default_factory=dict)
 
     def perform(self, action: Durable) -> None:
         match action:
@@ -54,10 +59,22 @@ class SimulatedStore:
             del self.facts[name]
         self.facts |= {fact.name: fact.payload for fact in persist.put}
 
-    def keep(self, taken: KeysTaken) -> None:
-        """Keys were handed out here: the outbox has their allocations."""
-        box = self.outbox.setdefault(taken.peer, {})
-        box |= {allocation.key_id: allocation for allocation in taken.allocations}
+    def take(self, own: NodeName, count: int) -> list[KeysTaken]:
+        """Up to `count` keys are handed to their master here: gone, and in the outbox."""
+        chosen: dict[NodeName, list[Allocation]] = {}
+        for session, block in self.deliverable.items():
+            for slot in block.slots:
+                if count and slot.issuer == own and slot.key_id not in self.taken:
+                    slots = (slot.index,)
+                    allocation = Allocation(
+                        session, slot.key_id, slots, 8 * SLOT_BYTES, MASTER, SLAVE
+                    )
+                    self.taken[slot.key_id] = allocation
+                    chosen.setdefault(block.peer, []).append(allocation)
+                    count -= 1
+        for peer, allocations in chosen.items():
+            self.outbox.setdefault(peer, {}).update({a.key_id: a for a in allocations})
+        return [KeysTaken(peer, tuple(allocations)) for peer, allocations in chosen.items()]
 
     def restored(self) -> Restored:
         boxes = {peer: tuple(box.values()) for peer, box in self.outbox.items()}

@@ -15,9 +15,9 @@ from typing import assert_never
 import numpy as np
 
 from bellhop.hal.emulator.nature import Delivery, Link, Nature
-from bellhop.hal.operations import DeviceGone, NodeName
+from bellhop.hal.operations import DeviceGone, Heralded, NodeName
 from bellhop.node.chance import SeededRng
-from bellhop.node.sim.faults import Faults
+from bellhop.node.sim.faults import NO_FAULTS, Faults
 from bellhop.node.sim.store import SimulatedStore
 from bellhop.node.sim.trace import Trace
 from bellhop.stack.core import (
@@ -27,6 +27,7 @@ from bellhop.stack.core import (
     Asked,
     Compute,
     Computed,
+    ComputeFailed,
     ConfirmKeys,
     Event,
     ForgetAllocations,
@@ -56,7 +57,7 @@ JOB_NS = 500_000_000
 MASKS = 256
 """One-time masks a direction that each pair of neighbours starts with."""
 
-Watch = Callable[[NodeName, Action], None]
+Watch = Callable[["World", NodeName, Action], None]
 
 
 @dataclass(slots=True)
@@ -72,9 +73,12 @@ class SimulatedNode:
 
 @dataclass(slots=True)
 class Happenings:
-    """What a run is reported by."""
+    """What a run is reported by.  `pairs`: as seen at side A of their links."""
 
     answers: dict[AskNumber, Answer] = field(default_factory=dict)
+    pairs: int = 0
+    events: int = 0
+    actions: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
 
@@ -87,22 +91,24 @@ class World:
         links: tuple[Link, ...],
         policy: SessionPolicy,
         seed: int,
-        faults: Faults | None = None,
+        faults: Faults = NO_FAULTS,
         watch: Watch | None = None,
     ) -> None:
         self.now_ns = 0
         self.trace = Trace()
         self.happened = Happenings()
-        self._faults = faults or Faults()
+        self.faults = faults
         self._watch = watch
         self._seed = seed
         self._links = links
+        self._side_a = {link.name: link.a for link in links}
         self._chance = np.random.default_rng([seed, 1])
         self._nature_life = 0
         self._nature = self._new_nature()
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         self._asks = 0
+        self._asked: dict[AskNumber, tuple[NodeName, int]] = {}
         self._broken: set[frozenset[NodeName]] = set()
         self.nodes = {name: self._make(name, policy) for name in self._names()}
         self._provision()
@@ -139,21 +145,42 @@ class World:
         """An operator asks; the answer appears in `happened.answers`."""
         self._asks += 1
         number = AskNumber(self._asks)
+        self._asked[number] = name, self.nodes[name].life
         self._later(self.now_ns, lambda: self._feed(name, Asked(number, ask)))
         return number
+
+    def take(self, name: NodeName, count: int) -> None:
+        """Applications take up to `count` keys at a node, if it is running."""
+        if self.nodes[name].core is not None:
+            for taken in self.nodes[name].store.take(name, count):
+                self._feed(name, taken)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is under way at any node, and all of them are up and connected."""
+        cores = [node.core for node in self.nodes.values()]
+        return not self._broken and all(core is not None and core.idle for core in cores)
+
+    def answered(self, number: AskNumber) -> bool:
+        """Whether an ask is answered, or never will be: the node it was put to has crashed."""
+        name, life = self._asked[number]
+        return number in self.happened.answers or self.nodes[name].life != life
 
     def run(self, until_ns: int, done: Callable[[], bool] = lambda: False) -> None:
         """Let things happen until `until_ns` or until `done`, looked at after each event."""
         while self._heap and self._heap[0][0] <= until_ns and not done():
             self.now_ns, _, action = heapq.heappop(self._heap)
+            self.happened.events += 1
             action()
+        if not done():
+            self.now_ns = until_ns
 
     def _later(self, at_ns: int, action: Callable[[], None]) -> None:
         self._order += 1
         heapq.heappush(self._heap, (at_ns, self._order, action))
 
     def _strikes(self, probability: float) -> bool:
-        if probability <= 0 or self.now_ns > self._faults.until_ns:
+        if probability <= 0 or not self.faults.on_at(self.now_ns):
             return False
         return bool(self._chance.random() < probability)
 
@@ -165,6 +192,8 @@ class World:
         rng = SeededRng(self._seed, name, node.life)
         node.core = NodeCore(node.settings, rng, node.store.restored())
         self._feed(name, Tick())
+        if node.core is None:
+            return  # crashed again in its first step
         self._deliver(self._nature.attach(self.now_ns, name))
         for peer in self._neighbours(name):
             if frozenset((name, peer)) not in self._broken and self.nodes[peer].core is not None:
@@ -178,7 +207,7 @@ class World:
         self._deliver(self._nature.forget(self.now_ns, name))
         for peer in self._neighbours(name):
             self._feed_soon(peer, PeerLost(name))
-        self._later(self.now_ns + self._faults.restart_ns, lambda: self._start(name))
+        self._later(self.now_ns + self.faults.restart_ns, lambda: self._start(name))
 
     def _feed(self, name: NodeName, event: Event) -> None:
         node = self.nodes[name]
@@ -190,11 +219,17 @@ class World:
             self._perform(name, action)
             if node.life != life or node.core is None:
                 return
-            may_crash = self.happened.counts["crash"] < self._faults.crashes_max
-            if may_crash and self._strikes(self._faults.crash):
+            if self._crashes():
                 self._crash(name)
                 return
         self._set_timer(name)
+
+    def _crashes(self) -> bool:
+        self.happened.actions += 1
+        if self.happened.actions in self.faults.crash_at:
+            return True
+        may_crash = self.happened.counts["crash"] < self.faults.crashes_max
+        return may_crash and self._strikes(self.faults.crash)
 
     def _set_timer(self, name: NodeName) -> None:
         node = self.nodes[name]
@@ -213,7 +248,7 @@ class World:
     def _perform(self, name: NodeName, action: Action) -> None:
         node = self.nodes[name]
         if self._watch is not None:
-            self._watch(name, action)
+            self._watch(self, name, action)
         match action:
             case Order(operation):
                 self._deliver(self._nature.step(self.now_ns, name, operation))
@@ -229,10 +264,7 @@ class World:
             ):
                 node.store.perform(action)
             case Compute():
-                computed = Computed(action.job, action.work.run())
-                life = node.life
-                at_ns = self.now_ns + JOB_NS
-                self._later(at_ns, lambda: self._feed_life(name, life, computed))
+                self._compute(name, action)
             case Answer(number):
                 self.happened.answers[number] = action
             case Refuse(_, reason):
@@ -241,6 +273,16 @@ class World:
                 self.happened.counts[note] += 1
             case _:
                 assert_never(action)
+
+    def _compute(self, name: NodeName, order: Compute) -> None:
+        life = self.nodes[name].life
+        ended: Event
+        if self._strikes(self.faults.job_failure):
+            self.happened.counts["job_failed_by_fault"] += 1
+            ended = ComputeFailed(order.job, "the worker stopped")
+        else:
+            ended = Computed(order.job, order.work.run())
+        self._later(self.now_ns + JOB_NS, lambda: self._feed_life(name, life, ended))
 
     def _feed_soon(self, name: NodeName, event: Event) -> None:
         self._later(self.now_ns, lambda: self._feed(name, event))
@@ -255,14 +297,20 @@ class World:
     def _send(self, source: NodeName, target: NodeName, message: Message) -> None:
         if frozenset((source, target)) in self._broken:
             return
-        if self._strikes(self._faults.message_loss):
+        if self._strikes(self.faults.message_loss):
             self.happened.counts["message_lost"] += 1
             return
-        if self._strikes(self._faults.stream_break):
+        if self._strikes(self.faults.stream_break):
             self._break(source, target)
             return
-        jitter_ns = self._faults.message_jitter_ns
-        delay_ns = self._faults.message_delay_ns
+        self._carry(source, target, message)
+        if self._strikes(self.faults.message_duplicate):
+            self.happened.counts["message_duplicated"] += 1
+            self._carry(source, target, message)
+
+    def _carry(self, source: NodeName, target: NodeName, message: Message) -> None:
+        jitter_ns = self.faults.message_jitter_ns if self.faults.on_at(self.now_ns) else 0
+        delay_ns = self.faults.message_delay_ns
         delay_ns += int(self._chance.integers(jitter_ns + 1)) if jitter_ns else 0
         life = self.nodes[target].life
         event = PeerSaid(source, message)
@@ -281,19 +329,23 @@ class World:
                 self._feed(a, PeerJoined(b))
                 self._feed(b, PeerJoined(a))
 
-        self._later(self.now_ns + self._faults.restart_ns, mend)
+        self._later(self.now_ns + self.faults.restart_ns, mend)
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            if self._strikes(self._faults.device_loss):
+            if self._strikes(self.faults.device_loss):
                 self._lose_nature()
                 return
             at_ns = max(delivery.due_ns, self.now_ns + 1)
             self._later(at_ns, partial(self._arrive, delivery))
 
     def _arrive(self, delivery: Delivery) -> None:
-        if self._nature.current(delivery):
-            self._feed(delivery.node, Reported(delivery.report))
+        if not self._nature.current(delivery):
+            return
+        report = delivery.report
+        if isinstance(report, Heralded) and self._side_a[report.link] == delivery.node:
+            self.happened.pairs += len(report.patterns)
+        self._feed(delivery.node, Reported(report))
 
     def _lose_nature(self) -> None:
         """The emulator dies with all it held, and comes back empty."""
@@ -301,7 +353,7 @@ class World:
         self._nature = self._new_nature()
         for name in self.nodes:
             self._feed_soon(name, Reported(DeviceGone("the emulator stopped")))
-        self._later(self.now_ns + self._faults.device_restart_ns, self._attach_all)
+        self._later(self.now_ns + self.faults.device_restart_ns, self._attach_all)
 
     def _attach_all(self) -> None:
         for name, node in self.nodes.items():

@@ -210,6 +210,13 @@ class Desk:
         done = Answer(number, "aborted", {"peer": peer})
         return [*session.abort("given up by the operator"), done]
 
+    def decline(self, record: Record, reason: str) -> list[Action]:
+        """What was proposed here will never be a session: remembered, then told."""
+        fact = Fact(f"ended/{record.session}", reason.encode())
+        forgotten = Persist((fact,), record.prefixes)
+        told = Tell(record.peer, Abort(record.session, reason))
+        return [forgotten, told, *self._remember(record.session, reason)]
+
     def settle(self) -> list[Action]:
         """Take note of sessions that ended in this step."""
         actions: list[Action] = []
@@ -220,10 +227,12 @@ class Desk:
             if ended.outcome == "aborted":
                 actions += self._remember(id_, ended.reason)
                 del self.sessions[id_]
-            elif id_ in self._peer_stored:
-                actions += self._confirm(id_)
+                self._peer_stored.discard(id_)
             else:
+                link = session.record.parameters.link  # the fact of it is stored with the keys
+                self._device_sessions[link] = self._device_sessions.get(link, 0) + 1
                 self.held.add(id_)
+                actions += self._confirm(id_) if id_ in self._peer_stored else []
             actions += self.answer(session.record.peer, ended.outcome, ended.reason, ended.fields)
         return actions
 
@@ -232,8 +241,6 @@ class Desk:
         record = self.sessions.pop(id_).record
         self.held.discard(id_)
         self._peer_stored.discard(id_)
-        link = record.parameters.link
-        self._device_sessions[link] = self._device_sessions.get(link, 0) + 1
         pool = self.pools[record.peer]
         facts = (pool.ready_fact(id_), Fact(f"ended/{id_}", b"stored"))
         persist = Persist(facts, (*record.prefixes, *pool.worn_out()))

@@ -39,6 +39,10 @@ class Proposals:
         self._proposed: dict[NodeName, Record] = {}
         self._plans: dict[JobNumber, NodeName] = {}
 
+    @property
+    def idle(self) -> bool:
+        return not (self._proposed or self._plans)
+
     def records(self) -> list[Record]:
         return list(self._proposed.values())
 
@@ -142,6 +146,21 @@ class Proposals:
         record = self._proposed.pop(peer)
         record.agreed = True
         return [Persist((record.parameters_fact(),)), *self._desk.start(now_ns, record, {})]
+
+    def give_up(self, number: AskNumber, peer: NodeName) -> list[Action] | None:
+        """An operator gives up what is proposed; None if nothing is.
+
+        The peer may have agreed meanwhile: it is told, and whatever it says of it later too.
+        """
+        if peer not in self._proposed:
+            return None
+        record = self._proposed.pop(peer)
+        reason = "given up by the operator"
+        return [
+            *self._desk.decline(record, reason),
+            *self._desk.answer(peer, "aborted", reason),
+            Answer(number, "aborted", {"peer": peer}),
+        ]
 
     def declined(self, peer: NodeName, reason: str) -> list[Action]:
         """The peer will not have what is proposed to it."""
