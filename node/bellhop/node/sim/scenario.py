@@ -1,0 +1,142 @@
+"""A scenario: who is linked to whom, what sessions are run, and what goes wrong meanwhile."""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from bellhop.hal.configuration import decode_toml, read_text, require
+from bellhop.hal.emulator.nature import Link
+from bellhop.hal.emulator.topology import LinkSection
+from bellhop.hal.identity import valid_name
+from bellhop.hal.operations import LinkName, NodeName
+from bellhop.hal.preset import load_preset, read_preset
+from bellhop.stack.diqkd.parameters import ROUNDS_MAX, TEST_SCALE, SessionPolicy
+
+SESSIONS_MAX = 1_000
+
+FaultKind = Literal["none", "swarm"]
+
+
+class SessionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs from a node's usual policy.  Times in seconds of simulated time.
+
+    `epsilon` as large as allowed here makes keys out of few rounds, to exercise the protocol; such
+    a key is worth nothing.
+    """
+
+    test_probability: str | None = None
+    s_design: float | None = None
+    qber_design: float | None = None
+    deviations: float | None = None
+    epsilon: float | None = None
+    block_rounds: int | None = None
+    window: int | None = None
+    retry_s: float | None = None
+    stall_s: float | None = None
+
+
+class ScenarioFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`rounds` a session; `sessions` one after another on each link."""
+
+    link: tuple[LinkSection, ...]
+    rounds: int = 1_500_000
+    sessions: int = 1
+    faults: FaultKind = "none"
+    session: SessionSection = SessionSection()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario file, checked.  `name` is what the command line calls it by."""
+
+    links: tuple[Link, ...]
+    rounds: int = 1_500_000
+    sessions: int = 1
+    faults: FaultKind = "none"
+    policy: SessionPolicy = field(default_factory=SessionPolicy)
+    name: str = ""
+
+    @property
+    def rate_hz(self) -> float:
+        """Heralds a second on the slowest link, without the pauses for cooling."""
+        return min(
+            1e9 * link.preset.station.success_probability.value
+            / link.preset.device.attempt_period_ns.value
+            for link in self.links
+        )  # fmt: skip
+
+
+def two_nodes() -> Scenario:
+    """The scenario that is run if none is named: the Oxford experiment between two nodes."""
+    link = Link(LinkName("fibre"), NodeName("alice"), NodeName("bob"), load_preset("oxford"))
+    return Scenario((link,))
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Raises ConfigError naming the field."""
+    file = decode_toml(read_text(path), ScenarioFile, str(path))
+    return checked(
+        Scenario(
+            links=_links(file.link, path.resolve().parent),
+            rounds=file.rounds,
+            sessions=file.sessions,
+            faults=file.faults,
+            policy=_policy(file.session),
+            name=str(path),
+        )
+    )
+
+
+def checked(scenario: Scenario) -> Scenario:
+    """`scenario`, if its numbers are in range."""
+    require(0 < scenario.rounds <= ROUNDS_MAX, "rounds", f"is from 1 to {ROUNDS_MAX}")
+    require(0 < scenario.sessions <= SESSIONS_MAX, "sessions", f"is from 1 to {SESSIONS_MAX}")
+    return scenario
+
+
+def _links(sections: tuple[LinkSection, ...], folder: Path) -> tuple[Link, ...]:
+    require(len(sections) > 0, "link", "has at least one entry")
+    links = []
+    for index, section in enumerate(sections):
+        where = f"link[{index}]"
+        for end in ("name", "a", "b"):
+            require(valid_name(getattr(section, end)), f"{where}.{end}", "is not a valid name")
+        require(section.a != section.b, f"{where}.b", "is another node than a")
+        one = (section.preset is None) != (section.preset_file is None)
+        require(one, f"{where}.preset", "or preset_file, one of them, is given")
+        overrides = dict(section.set)
+        preset = (
+            load_preset(section.preset, overrides)
+            if section.preset is not None
+            else read_preset(folder / str(section.preset_file), overrides)
+        )
+        links.append(Link(LinkName(section.name), NodeName(section.a), NodeName(section.b), preset))
+    pairs = {frozenset((link.a, link.b)) for link in links}
+    require(len({link.name for link in links}) == len(links), "link", "names are all different")
+    require(len(pairs) == len(links), "link", "joins each two nodes once")
+    return tuple(links)
+
+
+def _policy(section: SessionSection) -> SessionPolicy:
+    given = {k: v for k, v in msgspec.structs.asdict(section).items() if v is not None}
+    for name in ("retry_s", "stall_s"):
+        if name in given:
+            require(given[name] > 0, f"session.{name}", "is above 0")
+            given[name.replace("_s", "_ns")] = round(given.pop(name) * 1e9)
+    if section.test_probability is not None:
+        given["test_probability"] = _fraction(section.test_probability)
+    return replace(SessionPolicy(), **given)
+
+
+def _fraction(text: str) -> Fraction:
+    where = "session.test_probability"
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    rule = f"is a fraction between 0 and 1, a multiple of 1/{TEST_SCALE}"
+    require(0 < value < 1 and TEST_SCALE % value.denominator == 0, where, rule)
+    return value
