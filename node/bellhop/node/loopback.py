@@ -245,8 +245,15 @@ class Processes:
 
 @contextlib.contextmanager
 def network(layout: Layout, environment: dict[str, str] | None = None) -> Iterator[Processes]:
+    """A network that is ready; nothing of it is left running, whatever happens."""
+    with running(Processes(layout, environment or {})) as processes:
+        yield processes
+
+
+@contextlib.contextmanager
+def running(processes: Processes) -> Iterator[Processes]:
     """Provision the pool, start everything, wait until it is ready; stop it whatever happens."""
-    processes = Processes(layout, environment or {})
+    layout = processes.layout
     alice, bob = NODES
     for own, peer, way in ((alice, bob, "--new"), (bob, alice, "--from")):
         config = str(layout.node(own))
