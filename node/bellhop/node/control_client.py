@@ -1,22 +1,27 @@
 """A command's end of the control socket."""
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before grpc: a command's stderr is for people
 
 import grpc
 
 from bellhop.hal.errors import BellhopError, KeyStoreError, RequestError
-from bellhop.v1 import control_pb2_grpc
+from bellhop.v1 import control_pb2 as pb
+
+SERVICE = "/bellhop.v1.ControlService/"
+CONNECT_S = 3.0
 
 T = TypeVar("T")
 
-CONNECT_S = 3.0
+
+class _Message(Protocol):
+    def SerializeToString(self) -> bytes: ...
+
 
 _ERRORS: dict[grpc.StatusCode, type[BellhopError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: RequestError,
@@ -30,39 +35,74 @@ class NotRunning(BellhopError):
     who_must_act = "the operator of this node"
 
 
-def with_node(
-    socket: Path, conversation: Callable[[control_pb2_grpc.ControlServiceStub], Awaitable[T]]
-) -> T:
-    """What `conversation` with the node at `socket` returns.
+class NodeControl:
+    """The calls of the control service; each waits for its answer.
 
-    Raises NotRunning if there is none, and the node's own errors as they were there.
+    A call that fails raises the node's own error, as it was there.
     """
 
-    async def talk() -> T:
-        async with connected(socket) as node:
-            return await conversation(node)
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
 
-    return run(talk())
+    def status(self) -> str:
+        """JSON text."""
+        return self._call("Status", pb.StatusRequest(), pb.StatusReply.FromString).status_json
+
+    def keys_status(self) -> str:
+        """JSON text."""
+        reply = self._call("KeysStatus", pb.KeysStatusRequest(), pb.KeysStatusReply.FromString)
+        return reply.status_json
+
+    def receipt(self, request: pb.ReceiptRequest) -> str:
+        """JSON text."""
+        return self._call("Receipt", request, pb.ReceiptReply.FromString).receipt_json
+
+    def abort_session(self, peer: str) -> pb.SessionEnd:
+        request = pb.AbortSessionRequest(peer=peer)
+        return self._call("AbortSession", request, pb.SessionEnd.FromString)
+
+    def run_session(self, peer: str, rounds: int) -> Iterator[pb.SessionReply]:
+        request = pb.RunSessionRequest(peer=peer, rounds=rounds)
+        method = self._channel.unary_stream(
+            f"{SERVICE}RunSession",
+            request_serializer=_bytes_of,
+            response_deserializer=pb.SessionReply.FromString,
+        )
+        with _own_errors():
+            yield from method(request)
+
+    def _call(self, name: str, request: _Message, read: Callable[[bytes], T]) -> T:
+        method = self._channel.unary_unary(
+            f"{SERVICE}{name}", request_serializer=_bytes_of, response_deserializer=read
+        )
+        with _own_errors():
+            return method(request)
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, with a failed call as an error of ours."""
-    try:
-        return asyncio.run(work)
-    except grpc.aio.AioRpcError as error:
-        kind = _ERRORS.get(error.code(), BellhopError)
-        raise kind(error.details() or error.code().name) from None
-
-
-@asynccontextmanager
-async def connected(socket: Path) -> AsyncIterator[control_pb2_grpc.ControlServiceStub]:
+@contextmanager
+def node_at(socket: Path) -> Iterator[NodeControl]:
     """The node that listens at `socket`; NotRunning if none does."""
-    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
         try:
-            async with asyncio.timeout(CONNECT_S):
-                await channel.channel_ready()
-        except TimeoutError:
+            if not socket.is_socket():
+                raise grpc.FutureTimeoutError
+            grpc.channel_ready_future(channel).result(CONNECT_S)
+        except grpc.FutureTimeoutError:
             raise NotRunning(
                 f"no node answers at {socket}: start it with 'bellhop run', as the same user"
             ) from None
-        yield control_pb2_grpc.ControlServiceStub(channel)
+        yield NodeControl(channel)
+
+
+def _bytes_of(message: _Message) -> bytes:
+    return message.SerializeToString()
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        assert isinstance(error, grpc.Call), "what a call raises says how it ended"
+        kind = _ERRORS.get(error.code(), BellhopError)
+        raise kind(error.details() or error.code().name) from None

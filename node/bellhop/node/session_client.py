@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bellhop.hal.errors import BellhopError
-from bellhop.node.control_client import with_node
-from bellhop.v1 import control_pb2, control_pb2_grpc
+from bellhop.node.control_client import node_at
+from bellhop.v1 import control_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +27,12 @@ def run_session(
 ) -> dict[str, Any]:
     """Ask the node at `socket` for a session; returns its end, `outcome` and what else is known."""
 
-    async def talk(node: control_pb2_grpc.ControlServiceStub) -> dict[str, Any]:
-        request = control_pb2.RunSessionRequest(peer=peer, rounds=rounds)
-        async for reply in node.RunSession(request):
+    with node_at(socket) as node:
+        for reply in node.run_session(peer, rounds):
             if reply.HasField("end"):
                 return {**json.loads(reply.end.fields_json), "outcome": reply.end.outcome}
             moved(_progress(reply.progress))
-        raise BellhopError("the node ended the conversation before the session")
-
-    return with_node(socket, talk)
+    raise BellhopError("the node ended the conversation before the session")
 
 
 def _progress(progress: control_pb2.SessionProgress) -> Progress:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -53,13 +52,10 @@ def run(
 @click.pass_context
 def abort(context: click.Context, config_file: Path, peer: str, as_json: bool) -> None:
     """Give up the session with PEER, if it can still be given up."""
-    from bellhop.node.control_client import with_node
-    from bellhop.v1 import control_pb2
+    from bellhop.node.control_client import node_at
 
-    async def ask(node: Any) -> dict[str, Any]:
-        reply = await node.AbortSession(control_pb2.AbortSessionRequest(peer=peer))
-        return {"outcome": reply.outcome, **json.loads(reply.fields_json)}
-
-    end = with_node(load_config(config_file).control_socket, ask)
+    with node_at(load_config(config_file).control_socket) as node:
+        reply = node.abort_session(peer)
+    end = {"outcome": reply.outcome, **json.loads(reply.fields_json)}
     show(end, list(end.items()), as_json)
     context.exit(0 if end["outcome"] == "aborted" else 1)

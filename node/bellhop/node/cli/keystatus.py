@@ -19,13 +19,10 @@ _SESSION = re.compile(r"[0-9a-f]{32}")
 @json_option
 def status(config_file: Path, as_json: bool) -> None:
     """What a running node holds: keys in stock towards each peer, and the latest blocks."""
-    from bellhop.node.control_client import with_node
-    from bellhop.v1 import control_pb2
+    from bellhop.node.control_client import node_at
 
-    async def ask(node: Any) -> str:
-        return str((await node.KeysStatus(control_pb2.KeysStatusRequest())).status_json)
-
-    document = json.loads(with_node(load_config(config_file).control_socket, ask))
+    with node_at(load_config(config_file).control_socket) as node:
+        document = json.loads(node.keys_status())
     show(document, _rows(document), as_json)
 
 
@@ -38,7 +35,7 @@ def receipt(name: str, config_file: Path, as_json: bool) -> None:
 
     A session's id is taken as well. The receipt outlives the key.
     """
-    from bellhop.node.control_client import with_node
+    from bellhop.node.control_client import node_at
     from bellhop.v1 import control_pb2
 
     asked = (
@@ -46,11 +43,8 @@ def receipt(name: str, config_file: Path, as_json: bool) -> None:
         if _SESSION.fullmatch(name)
         else control_pb2.ReceiptRequest(key_id=name)
     )
-
-    async def ask(node: Any) -> str:
-        return str((await node.Receipt(asked)).receipt_json)
-
-    document = json.loads(with_node(load_config(config_file).control_socket, ask))
+    with node_at(load_config(config_file).control_socket) as node:
+        document = json.loads(node.receipt(asked))
     show(document, [(name, _shown(value)) for name, value in document.items()], as_json)
 
 

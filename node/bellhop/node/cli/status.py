@@ -22,14 +22,10 @@ def status(config_file: Path, as_json: bool) -> None:
 
 def node_status(config_file: Path) -> dict[str, Any]:
     """What the node of `config_file` says of itself.  Raises NotRunning."""
-    from bellhop.node.control_client import with_node
-    from bellhop.v1 import control_pb2
+    from bellhop.node.control_client import node_at
 
-    async def ask(node: Any) -> str:
-        reply = await node.Status(control_pb2.StatusRequest())
-        return str(reply.status_json)
-
-    document: dict[str, Any] = json.loads(with_node(load_config(config_file).control_socket, ask))
+    with node_at(load_config(config_file).control_socket) as node:
+        document: dict[str, Any] = json.loads(node.status())
     return document
 
 
