@@ -4,6 +4,7 @@ What they import (compiled kernels, transforms) is loaded where they run, never 
 """
 
 import functools
+import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -36,10 +37,27 @@ def _code(design: CodeDesign) -> Code:
 
 @functools.lru_cache(maxsize=8)
 def _choice(problem: EatProblem) -> EatChoice:
-    """Sessions of one design ask the same question again and again."""
+    """Sessions of one design ask the same question again and again.
+
+    A flat optimum found in floating point differs from one mathematical library to the next; what
+    is left of it here does not, costs a bit or two of key, and is as admissible (errors are cut).
+    """
     from bellhop.stack.diqkd.eat_choice import optimise
 
-    return optimise(problem)
+    best = optimise(problem)
+    return EatChoice(
+        tangent=max(math.floor(best.tangent * 1e6), 750_001) / 1e6,
+        alpha_prime=1.0 + float(f"{best.alpha_prime - 1.0:.3e}"),
+        alpha_double_prime=1.0 + float(f"{best.alpha_double_prime - 1.0:.3e}"),
+        smoothing_prime=_cut(best.smoothing_prime),
+        smoothing_double_prime=_cut(best.smoothing_double_prime),
+        privacy_error=_cut(best.privacy_error),
+    )
+
+
+def _cut(error: float) -> float:
+    """Three digits of an error, and never more than it."""
+    return float(f"{0.9994 * error:.3e}")
 
 
 @dataclass(frozen=True, slots=True)
