@@ -103,7 +103,7 @@ class Run:
         self._people = np.random.default_rng([seed, 3])
         self._progress = progress
         self._settled_ns = 0
-        self._faulty = faults != NO_FAULTS
+        self._faulty = scenario.faults == "swarm"
 
     def report(self) -> Report:
         """Run everything, then say what happened."""

@@ -11,7 +11,7 @@ from bellhop.hal.configuration import decode_toml, read_text, require
 from bellhop.hal.emulator.nature import Link
 from bellhop.hal.emulator.topology import LinkSection
 from bellhop.hal.identity import valid_name
-from bellhop.hal.operations import LinkName, NodeName
+from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName
 from bellhop.hal.preset import load_preset, read_preset
 from bellhop.stack.diqkd.parameters import ROUNDS_MAX, TEST_SCALE, SessionPolicy
 
@@ -128,7 +128,23 @@ def _policy(section: SessionSection) -> SessionPolicy:
             given[name.replace("_s", "_ns")] = round(given.pop(name) * 1e9)
     if section.test_probability is not None:
         given["test_probability"] = _fraction(section.test_probability)
-    return replace(SessionPolicy(), **given)
+    policy = replace(SessionPolicy(), **given)
+    _check_policy(policy)
+    return policy
+
+
+def _check_policy(policy: SessionPolicy) -> None:
+    """What a session would refuse, said before it begins."""
+    ranges: dict[str, tuple[float, float, float]] = {
+        "s_design": (policy.s_design, 2.0001, 2.8284272),
+        "qber_design": (policy.qber_design, 1e-6, 0.4999),
+        "deviations": (policy.deviations, 1.0, 10.0),
+        "epsilon": (policy.epsilon, 1e-30, 0.9999),
+        "block_rounds": (policy.block_rounds, 1, BLOCK_ROUNDS_MAX),
+        "window": (policy.window, 1, 16),
+    }
+    for name, (value, low, high) in ranges.items():
+        require(low <= value <= high, f"session.{name}", f"is from {low:g} to {high:g}")
 
 
 def _fraction(text: str) -> Fraction:
