@@ -1,0 +1,55 @@
+"""The documented commands, run as they stand on the page, in their order."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bellhop.node.loopback import free_ports
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+pytestmark = pytest.mark.e2e
+
+
+def script_of(page: Path) -> str:
+    """All shell blocks of a page, one after the other."""
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    assert blocks, f"{page.name} has commands"
+    return "\n".join(blocks)
+
+
+def on_free_ports(script: str) -> str:
+    """The page's ports are fixed, the test's are free ones."""
+    ports = free_ports()
+    fixed = {
+        "7001": ports.emulator,
+        "7101": ports.peers["alice"],
+        "7201": ports.peers["bob"],
+        "7102": ports.etsi["alice"],
+        "7202": ports.etsi["bob"],
+    }
+    return re.sub("|".join(fixed), lambda found: str(fixed[found.group()]), script)
+
+
+def test_two_nodes_step_by_step(tmp_path: Path) -> None:
+    script = on_free_ports(script_of(ROOT / "docs" / "two-nodes.md"))
+    stop = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
+    done = subprocess.run(
+        ["bash", "-c", "set -euo pipefail -m\n" + stop + script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    assert (tmp_path / "opened.txt").read_text() == "meet me at the midpoint\n"
+    assert "stored_key_count" in done.stdout
+    assert "arXiv:2109.14600" in done.stdout
