@@ -19,6 +19,15 @@ STAGE_BODY_BYTES_MAX = 4 * 1024 * 1024
 ALLOCATIONS_MAX = 256
 """Bounds one message about allocations."""
 
+REASON_CHARACTERS_MAX = 256
+"""Bounds the reason of an abort."""
+
+
+def reason_told(reason: str) -> str:
+    """A reason fit to be told, stored and logged, whatever a peer or a worker put into it."""
+    printable = "".join(c if c.isprintable() else "?" for c in reason[:REASON_CHARACTERS_MAX])
+    return printable or "no reason given"
+
 
 class Stage(Enum):
     """The eight tagged messages of a session, in their order."""

@@ -8,6 +8,12 @@ from bellhop.stack.core import Fact
 
 PREFIX = "port/"
 
+PORTS_MAX = 1_024
+"""Ports remembered of a device, whatever it says in the course of time."""
+
+LINK_CHARACTERS_MAX = 64
+"""Peers take no longer name of a link."""
+
 
 def port_fact(port: Port) -> Fact:
     content = {
@@ -36,6 +42,16 @@ def restore_ports(facts: Mapping[str, bytes]) -> dict[LinkName, Port]:
                 idealisations=tuple(content["idealisations"]),
             )
     return ports
+
+
+def usable(ports: Iterable[Port], known: Mapping[LinkName, Port]) -> dict[LinkName, Port]:
+    """The ports that can be taken beside the known ones: named fit for a fact and for a peer."""
+    taken = dict(known)
+    for port in ports:
+        named = 0 < len(port.link) <= LINK_CHARACTERS_MAX and port.link.isprintable()
+        if named and (port.link in taken or len(taken) < PORTS_MAX):
+            taken[port.link] = port
+    return taken
 
 
 def port_to(ports: Iterable[Port], peer: NodeName) -> Port | None:
