@@ -19,6 +19,12 @@ from bellhop.stack.link.machine import BlockExchange, Delivery, LinkFailed, Pair
 from bellhop.stack.messages import BlockHeralded, SlotDone, TestRounds
 from bellhop.stack.rng import Rng
 
+RETOLD_WINDOWS = 4
+"""What a position asks for is said again for this many windows of slots at most."""
+
+ANNOUNCED_WINDOWS = 4
+"""Bob keeps the tests of this many windows of slots that still wait for their pairs."""
+
 
 class Measuring:
     """The part of a session up to its last round.
@@ -36,6 +42,7 @@ class Measuring:
         self._exchange = BlockExchange(record.request, link_facts, device_away=not device_ready)
         self._announced: dict[int, Flags] = {}  # Bob: tests of slots that still wait for pairs
         self._waiting: dict[int, PairsReady] = {}  # for the device, and Bob's for their tests
+        self._in_hand: dict[int, int] = {}  # block of the device to slot, until it answers
 
     def begin(self) -> list[Action]:
         """Start, or go on after a restart: what was in the device's hands then is lost."""
@@ -43,9 +50,11 @@ class Measuring:
         actions: list[Action] = []
         for slot in np.flatnonzero(record.drawn).tolist():
             self._exchange.resume(slot)
-        for slot in np.flatnonzero(record.measured).tolist():
-            if not record.is_alice:
-                self._exchange.finish(slot)
+        if record.is_alice and record.said:
+            record.peer_done[:] = True  # she says nothing before both ends have done all rounds
+        done = record.peer_done if record.is_alice else record.measured
+        for slot in np.flatnonzero(done).tolist():
+            self._exchange.resume_finished(slot)
         actions += self._lose_all()
         return actions + self._exchange.fill()
 
@@ -55,15 +64,19 @@ class Measuring:
         return bool(record.measured.all() and (record.peer_done.all() or not record.is_alice))
 
     def retell(self, slots_done: Flags) -> list[Action]:
-        """Say again what a peer lacks that has done these slots."""
+        """Say again what a peer lacks that has done these slots.
+
+        Bob's own position says which slots he has done; what he needs of a slot he has not, he gets
+        for the first of them.  So one message asks for few.
+        """
         record = self._record
         actions: list[Action] = []
-        if not (self.all_done() and slots_done.all()):
-            actions += self._exchange.retell(slots_done)
-        for slot in np.flatnonzero(record.measured & ~slots_done).tolist():
-            actions.append(self._tell_answered(slot))
+        lacking = ~slots_done if record.is_alice else ~(slots_done | record.measured)
+        slots = np.flatnonzero(lacking)[: RETOLD_WINDOWS * record.request.window].tolist()
+        actions += self._exchange.retell(slots)
         if record.is_alice:
-            for slot in np.flatnonzero(slots_done & record.measured).tolist():
+            actions += [self._tell_answered(slot) for slot in slots if record.measured[slot]]
+            for slot in np.flatnonzero(slots_done & record.measured & ~record.peer_done).tolist():
                 actions += self.hear_done(SlotDone(record.session, slot))
         return actions
 
@@ -73,18 +86,22 @@ class Measuring:
         return self._linked(*self._exchange.heralded(report))
 
     def measured(self, report: Measured) -> list[Action]:
-        slot = self._measuring(report.block)
-        if slot is None or len(report.outcomes) != self._record.request.slot_rounds(slot):
+        slot = self._in_hand.get(report.block)
+        if slot is None:
             return []
-        outcomes = np.where(report.answered, report.outcomes & 1, 0).astype(np.uint8)
-        missing = int(np.count_nonzero(~report.answered))
+        rounds = self._record.request.slot_rounds(slot)
+        if not report.outcomes.shape == report.answered.shape == (rounds,):
+            return self._lose(slot, "the device answered another number of rounds")
+        answered = report.answered & (report.outcomes <= 1)
+        outcomes = np.where(answered, report.outcomes, 0).astype(np.uint8)
+        missing = int(np.count_nonzero(~answered))
         note = Note("no_answer", {"slot": slot, "rounds": missing})
         return [*([note] if missing else []), *self._answered(slot, outcomes)]
 
     def lost(self, report: MemoryLost) -> list[Action]:
         if report.operation == "attempt":
             return self._linked(*self._exchange.lost(report))
-        slot = self._measuring(report.block)
+        slot = self._in_hand.get(report.block)
         return [] if slot is None else self._lose(slot, report.reason)
 
     def device_gone(self) -> list[Action]:
@@ -94,15 +111,11 @@ class Measuring:
 
     def device_ready(self) -> list[Action]:
         self._exchange.device_away = False
-        actions = self._exchange.reorder()
+        actions = self._lose_all()  # nothing ordered before is under way any more
+        actions += self._exchange.reorder()
         for slot in sorted(self._waiting):
             actions += self._draw(slot)
         return actions
-
-    def _measuring(self, block: int) -> int | None:
-        slot = block % self._record.request.slots
-        in_hand = self._record.drawn[slot] and not self._record.measured[slot]
-        return slot if in_hand else None
 
     def _lose_all(self) -> list[Action]:
         record = self._record
@@ -119,6 +132,7 @@ class Measuring:
     def _answered(self, slot: int, outcomes: Bits | None) -> list[Action]:
         record = self._record
         self.moved = True
+        self._in_hand = {block: s for block, s in self._in_hand.items() if s != slot}
         persist = Persist((record.measure(slot, outcomes),))
         more = [] if record.is_alice else self._exchange.finish(slot)
         return [persist, self._tell_answered(slot), *more]
@@ -166,6 +180,7 @@ class Measuring:
         del self._waiting[slot]
         p = record.parameters
         fact = record.draw(slot, tests, settings, pairs.patterns)
+        self._in_hand[pairs.block] = slot
         return [Persist((fact,)), Order(Measure(p.link, p.request, pairs.block, settings))]
 
     # --- the peer -------------------------------------------------------------------------------
@@ -179,7 +194,7 @@ class Measuring:
             return [Refuse(record.peer, why, f"slot {slot}")]
         if record.measured[slot]:
             return [self._tell_answered(slot)]
-        if record.drawn[slot]:
+        if record.drawn[slot] or slot in self._announced:
             return []
         self._announced[slot] = message.tests
         self.moved = True
@@ -187,11 +202,12 @@ class Measuring:
 
     def _tests_objection(self, message: TestRounds) -> str | None:
         record, slot = self._record, message.slot
-        if record.is_alice or slot >= record.request.slots:
+        if record.is_alice or not 0 <= slot < record.request.slots:
             return "tests_unexpected"
         if len(message.tests) != record.request.slot_rounds(slot):
             return "tests_length"
-        if slot not in self._announced and len(self._announced) >= 4 * record.request.window:
+        full = len(self._announced) >= ANNOUNCED_WINDOWS * record.request.window
+        if slot not in self._announced and full and not record.drawn[slot]:
             return "tests_window"
         known = self._announced.get(slot)
         if record.drawn[slot]:
@@ -202,7 +218,8 @@ class Measuring:
 
     def hear_done(self, message: SlotDone) -> list[Action]:
         record, slot = self._record, message.slot
-        if not record.is_alice or slot >= record.request.slots or not record.measured[slot]:
+        known = record.is_alice and 0 <= slot < record.request.slots
+        if not known or not record.measured[slot]:
             return [Refuse(record.peer, "slot_done_unexpected", f"slot {slot}")]
         if record.peer_done[slot]:
             return []

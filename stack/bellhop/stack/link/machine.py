@@ -20,12 +20,15 @@ States of a block at one end
             |                                  | the block before reports MemoryLost
   (none)    | peer tells its digest            | ORDERED: we lost the order in a crash, or are late
   (none)    | peer tells it lost the block     | SEEN with nothing
+  ORDERED   | peer tells its digest again      | SEEN with nothing: heralds come to both ends at
+            |                                  | once, so ours is lost (the device forgot the block)
   SEEN      | peer's digest equal              | AGREED: deliver `PairsReady`
   SEEN      | peer's digest other or empty     | VOID: the slot's next block, at most RETRIES_MAX
+            |                                  | (a slot's blocks are voided in their order)
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +36,7 @@ from numpy.typing import NDArray
 
 from bellhop.hal.operations import (
     Attempt,
+    BellState,
     Heralded,
     LinkName,
     MemoryLost,
@@ -45,6 +49,8 @@ from bellhop.stack.messages import BlockHeralded
 
 RETRIES_MAX = 8
 """A slot whose blocks are void this many times fails the request: the link is out of order."""
+
+PATTERN_MAX = max(BellState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,6 @@ class BlockExchange:
         self._retry = [0] * request.slots
         self._finished = [False] * request.slots
         self._delivered = [False] * request.slots
-        self._void_count = 0
         for name, payload in facts.items():
             if name.startswith(self.prefix):
                 self._restore(int(name.removeprefix(self.prefix)), payload)
@@ -161,24 +166,29 @@ class BlockExchange:
         """The layer above had this slot's pairs before a restart."""
         self._delivered[slot] = True
 
+    def resume_finished(self, slot: int) -> None:
+        """The layer above was done with this slot before a restart; `fill` comes after."""
+        self._finished[slot] = True
+
     def finish(self, slot: int) -> list[Action]:
         """The layer above is done with a slot at both ends: its place in the window is free."""
         self._finished[slot] = True
         return self.fill()
 
-    def retell(self, slots_done: NDArray[np.bool_]) -> list[Action]:
-        """Tell again what we saw of blocks whose slots the peer has not done."""
+    def retell(self, slots: Container[int]) -> list[Action]:
+        """Tell again what we saw of the blocks of these slots."""
         return [
             self._tell(block, state.own)
             for block, state in sorted(self._blocks.items())
-            if state.own is not None and not slots_done[block % self.request.slots]
+            if state.own is not None and block % self.request.slots in slots
         ]
 
     # --- events ------------------------------------------------------------------------------
 
     def heralded(self, report: Heralded) -> tuple[list[Action], list[Delivery]]:
         rounds = self.request.slot_rounds(report.block % self.request.slots)
-        if not len(report.attempts) == len(report.patterns) == rounds:
+        shapes_fit = report.attempts.shape == report.patterns.shape == (rounds,)
+        if not shapes_fit or int(report.patterns.max()) > PATTERN_MAX:
             return self._see(report.block, b"", np.zeros(0, np.uint8))
         return self._see(
             report.block, herald_digest(report.attempts, report.patterns), report.patterns
@@ -199,8 +209,9 @@ class BlockExchange:
             self._blocks[block] = _Block()
             actions = self._attempt(block) if message.digest else []
         state = self._blocks[block]
+        again = state.peer is not None
         state.peer = message.digest
-        if state.own is None and not message.digest:
+        if state.own is None and (again or not message.digest):
             return self._see(block, b"", np.zeros(0, np.uint8))
         more, deliveries = self._settle(block)
         return actions + more, deliveries
@@ -210,6 +221,14 @@ class BlockExchange:
     def _horizon(self) -> int:
         first_open = next((s for s, done in enumerate(self._finished) if not done), 0)
         return first_open + 2 * self.request.window
+
+    def _ahead(self, block: int) -> bool:
+        """Whether an honest peer cannot have come to this block yet: it voids none without us."""
+        slot, retry = block % self.request.slots, block // self.request.slots
+        block = self._current(slot)
+        while block in self._blocks and self._blocks[block].own is not None:
+            block += self.request.slots
+        return slot > self._horizon() or retry > block // self.request.slots
 
     def _current(self, slot: int) -> int:
         return slot + self._retry[slot] * self.request.slots
@@ -228,9 +247,12 @@ class BlockExchange:
 
     def _objection(self, message: BlockHeralded) -> tuple[str, str] | None:
         block = message.block
-        if block // self.request.slots > RETRIES_MAX or len(message.digest) not in (0, 32):
+        last = (RETRIES_MAX + 1) * self.request.slots - 1
+        if message.link != self.request.link or len(message.digest) not in (0, 32):
             return "link_block", f"block {block} cannot be"
-        if block % self.request.slots > self._horizon():
+        if not 0 <= block <= last:
+            return "link_block", "a block that cannot be"
+        if block not in self._blocks and self._ahead(block):
             return "link_window", f"block {block} is beyond the window"
         state = self._blocks.get(block)
         if state is not None and state.peer not in (None, message.digest):
@@ -257,9 +279,13 @@ class BlockExchange:
             return [], [PairsReady(slot, block, state.patterns)]
         if not state.void or retry != self._retry[slot]:
             return [], []
-        self._void_count += 1
         note = Note("block_void", {"link": self.request.link, "block": block})
-        if retry == RETRIES_MAX:
+        if retry >= RETRIES_MAX:
             return [note], [LinkFailed(f"{RETRIES_MAX + 1} blocks in a row were lost")]
         self._retry[slot] = retry + 1
-        return [note, *self.fill()], []
+        actions: list[Action] = [note, *self.fill()]
+        following = self._current(slot)
+        if following not in self._blocks:
+            return actions, []
+        more, deliveries = self._settle(following)  # both reports may be here already
+        return actions + more, deliveries
