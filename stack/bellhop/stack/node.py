@@ -45,7 +45,7 @@ from bellhop.stack.messages import (
     Position,
     Propose,
 )
-from bellhop.stack.ports import port_fact
+from bellhop.stack.ports import port_fact, usable
 from bellhop.stack.rng import Rng
 
 
@@ -112,7 +112,7 @@ class NodeCore:
         return actions + self._desk.settle()
 
     def next_deadline(self) -> int | None:
-        deadlines = self._desk.next_deadlines()
+        deadlines = self._desk.next_deadlines() + self._proposals.next_deadlines()
         if self._retelling():
             deadlines.append(self._retold_ns + self._settings.session.retry_ns)
         return min(deadlines, default=None)
@@ -144,6 +144,7 @@ class NodeCore:
                     "pool_provisioned": pool.provisioned,
                     "masks_left": pool.masks_left,
                     "masks_left_incoming": pool.masks_left_incoming,
+                    "forgeries": pool.forgeries,
                     "allocations_waiting": self._handover.waiting(peer),
                 }
                 for peer, pool in desk.pools.items()
@@ -166,10 +167,12 @@ class NodeCore:
         for record in restore(self._settings.name, facts):
             if record.peer not in self._desk.pools:
                 continue
-            if record.agreed or record.stored:
+            if record.stored and record.session not in self._desk.held:
+                actions += self._desk.void(record, "voided before this node stopped")
+            elif record.agreed:
                 actions += self._desk.start(now_ns, record, facts)
             else:
-                self._proposals.restore(record)
+                self._proposals.restore(now_ns, record)
         return actions
 
     def _retelling(self) -> bool:
@@ -182,7 +185,7 @@ class NodeCore:
         )
 
     def _tick(self, now_ns: int) -> list[Action]:
-        actions = self._desk.tick(now_ns, self._joined)
+        actions = self._proposals.tick(now_ns) + self._desk.tick(now_ns, self._joined)
         if now_ns >= self._retold_ns + self._settings.session.retry_ns:
             self._retold_ns = now_ns
             for peer in sorted(self._joined):
@@ -205,19 +208,24 @@ class NodeCore:
     def _report(self, now_ns: int, report: Report) -> list[Action]:
         desk = self._desk
         if isinstance(report, Ready):
-            return self._ready(report) + desk.reported(now_ns, report, desk.running())
+            # Sessions on a port that is another one now end before it is remembered.
+            ended = desk.reported(now_ns, report, desk.running())
+            return ended + self._ready(report)
         if isinstance(report, DeviceGone):
             desk.device_ready = False
             gone = Note("device_gone", {"why": report.reason})
             return [gone, *desk.reported(now_ns, report, desk.running())]
         concerned = desk.sessions.get(SessionId(report.request))
-        return [] if concerned is None else desk.reported(now_ns, report, [concerned])
+        if concerned is None or concerned.record.parameters.link != report.link:
+            return []
+        return desk.reported(now_ns, report, [concerned])
 
     def _ready(self, report: Ready) -> list[Action]:
         desk = self._desk
         desk.device_ready = True
-        changed = [port for port in report.ports if desk.ports.get(port.link) != port]
-        desk.ports |= {port.link: port for port in report.ports}
+        ports = usable(report.ports, desk.ports)
+        changed = [port for link, port in ports.items() if desk.ports.get(link) != port]
+        desk.ports = ports
         actions: list[Action] = [Note("device_ready", {"ports": len(report.ports)})]
         if changed:
             actions.append(Persist(tuple(port_fact(port) for port in changed)))
@@ -234,7 +242,7 @@ class NodeCore:
                 return self._desk.give_up(asked.number, peer) if given_up is None else given_up
 
     def _computed(self, now_ns: int, job: JobNumber, result: object) -> list[Action]:
-        planned = self._proposals.computed(job, result)
+        planned = self._proposals.computed(now_ns, job, result)
         return self._desk.computed(now_ns, job, result) if planned is None else planned
 
     def _compute_failed(self, now_ns: int, job: JobNumber, why: str) -> list[Action]:

@@ -24,12 +24,18 @@ from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.session import Session, SessionMessage
 from bellhop.stack.ids import AskNumber, JobNumber, SessionId
-from bellhop.stack.messages import Abort, BlockHeralded, BlockStored, Position
+from bellhop.stack.messages import Abort, BlockHeralded, BlockStored, Position, reason_told
 from bellhop.stack.ports import restore_ports
 from bellhop.stack.rng import Rng
 
-ENDED_MAX = 4096
-"""Ids of ended sessions remembered."""
+ABORTED_MAX = 4_096
+"""Ids of aborted sessions remembered."""
+
+STORED_MAX = 65_536
+"""Ids of sessions remembered that left a key: apart, so that no peer drives them out by aborts."""
+
+HELD_MAX = 4
+"""With a peer that leaves so many stored sessions unconfirmed no other is begun."""
 
 
 class Desk:
@@ -169,16 +175,23 @@ class Desk:
 
     def hear_abort(self, peer: NodeName, message: Abort) -> list[Action]:
         id_ = message.session
-        reason = f"by {peer}: {message.reason}"
+        reason = reason_told(f"by {peer}: {message.reason}")
         session = self.with_peer(id_, peer)
         if session is None:
             return []
         if not session.record.stored:
             return session.abort(reason, tell=False)
         del self.sessions[id_]
+        return self.void(session.record, reason)
+
+    def void(self, record: Record, reason: str) -> list[Action]:
+        """The peer can never have the block.  The keys go first: a crash after that repeats it."""
+        id_ = record.session
         self.held.discard(id_)
+        self._peer_stored.discard(id_)
         fact = Fact(f"ended/{id_}", reason.encode())
-        gone = Persist((fact,), session.record.prefixes)
+        masks = self.pools[record.peer].drop(id_)
+        gone = Persist((fact,), (*record.prefixes, *masks))
         return [VoidKeys(id_, reason), gone, *self._remember(id_, reason)]
 
     def hear_stored(self, peer: NodeName, message: BlockStored) -> list[Action]:
@@ -212,6 +225,7 @@ class Desk:
 
     def decline(self, record: Record, reason: str) -> list[Action]:
         """What was proposed here will never be a session: remembered, then told."""
+        reason = reason_told(reason)
         fact = Fact(f"ended/{record.session}", reason.encode())
         forgotten = Persist((fact,), record.prefixes)
         told = Tell(record.peer, Abort(record.session, reason))
@@ -241,19 +255,20 @@ class Desk:
         record = self.sessions.pop(id_).record
         self.held.discard(id_)
         self._peer_stored.discard(id_)
-        pool = self.pools[record.peer]
-        facts = (pool.ready_fact(id_), Fact(f"ended/{id_}", b"stored"))
-        persist = Persist(facts, (*record.prefixes, *pool.worn_out()))
+        facts, worn_out = self.pools[record.peer].ready(id_)
+        ended = Fact(f"ended/{id_}", b"stored")
+        persist = Persist((*facts, ended), (*record.prefixes, *worn_out))
         return [ConfirmKeys(id_, persist), *self._remember(id_, "stored")]
 
     def _remember(self, session: SessionId, how: str) -> list[Action]:
         """Keep the id of an ended session, and let go of the oldest beyond the bound."""
         self.ended[session] = how
-        if len(self.ended) <= ENDED_MAX:
+        stored = how == "stored"
+        alike = [id_ for id_, other in self.ended.items() if (other == "stored") == stored]
+        if len(alike) <= (STORED_MAX if stored else ABORTED_MAX):
             return []
-        oldest = next(iter(self.ended))
-        del self.ended[oldest]
-        return [Persist((), (f"ended/{oldest}",))]
+        del self.ended[alike[0]]
+        return [Persist((), (f"ended/{alike[0]}",))]
 
     # --- the operator -----------------------------------------------------------------------------
 

@@ -4,7 +4,8 @@ Rules
   1. The messages go in their order (`stages`).  Each is persisted with its mask before it leaves,
      and sent again unchanged until the peer has it.
   2. Bob accepts by saying the decision, Alice commits by saying the amplification seed.
-  3. What is due is derived from the record: `advance` says the next stage if it is this end's turn
+  3. The first wrong tag ends the session while it may still end: nobody honest sends one.
+  4. What is due is derived from the record: `advance` says the next stage if it is this end's turn
      and what it needs is there, and orders the job if it is not.
 """
 
@@ -37,7 +38,7 @@ from bellhop.stack.diqkd.jobs import (
     Prepare,
     decoder_priors,
 )
-from bellhop.stack.diqkd.pool import Pool
+from bellhop.stack.diqkd.pool import TAG_WRONG, Pool
 from bellhop.stack.diqkd.receipt import receipt
 from bellhop.stack.diqkd.record import Bits, Record
 from bellhop.stack.diqkd.rounds import Score, expected_of_alice, flip_alice, flip_bob, score
@@ -46,9 +47,6 @@ from bellhop.stack.ids import JobNumber
 from bellhop.stack.keys.ledger import CutBlock, cut_block
 from bellhop.stack.messages import BlockStored, Decoded, Stage, Tagged
 from bellhop.stack.rng import Rng
-
-TAG_FAILURES_MAX = 8
-"""A session that got more wrong tags fails: each is a forger's try under the same hash key."""
 
 
 class Distilling:
@@ -79,7 +77,6 @@ class Distilling:
         self._number_job = number_job
         self._jobs: dict[JobNumber, str] = {}
         self._results: dict[str, object] = {}
-        self._wrong_tags = 0
 
     # --- the peer -------------------------------------------------------------------------------
 
@@ -99,6 +96,8 @@ class Distilling:
         record = self._record
         if not record.is_alice or Stage.SYNDROME not in record.said:
             return [Refuse(record.peer, "decoded_unexpected")]
+        if self.peer_decoded:
+            return []
         self.peer_decoded = self.moved = True
         return self.advance(now_ns)
 
@@ -106,9 +105,12 @@ class Distilling:
         record, stage = self._record, message.stage
         if stage in record.heard or stage is not self.next_stage():
             return self._hear_again(message)
-        why, detail = self._objection(message)
-        if why is not None:
-            return [Refuse(record.peer, why, detail)]
+        if objection := self._objection(message):
+            return [Refuse(record.peer, *objection)]
+        if why := self._tag_objection(message):
+            counted = [Persist((self._pool.refused(),))] if why == TAG_WRONG else []
+            self.failure = f"authentication failed: {why}"
+            return [*counted, Refuse(record.peer, why, stage.value)]
         self.moved = True
         facts = (record.hear(message), self._pool.saw(message.batch, message.number))
         note = Note("stage_heard", {"session": record.session, "stage": stage.value})
@@ -121,19 +123,16 @@ class Distilling:
             return [Refuse(self._record.peer, "stage_changed", message.stage.value)]
         return []
 
-    def _objection(self, message: Tagged) -> tuple[str | None, str]:
+    def _objection(self, message: Tagged) -> tuple[str, str] | None:
         record, stage = self._record, message.stage
         if stages.SENT_BY_ALICE[stage] == record.is_alice:
             return "stage_not_theirs", stage.value
-        if why := stages.objection(record, message):
-            return "stage_malformed", why
-        covered = stages.tagged_bytes(record, stage, message.body)
-        refusal = self._pool.check(message.batch, message.number, covered, message.tag)
-        if refusal is not None:
-            self._wrong_tags += 1
-            if self._wrong_tags > TAG_FAILURES_MAX:
-                self.failure = "authentication failed"
-        return refusal, stage.value
+        malformed = stages.objection(record, message)
+        return None if malformed is None else ("stage_malformed", malformed)
+
+    def _tag_objection(self, message: Tagged) -> str | None:
+        covered = stages.tagged_bytes(self._record, message.stage, message.body)
+        return self._pool.check(message.batch, message.number, covered, message.tag)
 
     # --- what is due ----------------------------------------------------------------------------
 
@@ -154,6 +153,9 @@ class Distilling:
             if stages.SENT_BY_ALICE[stage] != self._record.is_alice:
                 # Bob decodes as soon as the syndrome is there: Alice waits for word of it.
                 return actions + (self._decode() if stage is Stage.VERIFICATION else [])
+            if self._pool.masks_left == 0:
+                self.failure = "the authentication pool is used up"
+                return actions
             body = self._body(stage)
             if not isinstance(body, bytes):
                 return actions + body
@@ -166,7 +168,12 @@ class Distilling:
         tag = self._pool.tag(mask, stages.tagged_bytes(record, stage, body))
         message = Tagged(record.session, stage, body, mask.batch, mask.number, tag)
         note = Note("stage_said", {"session": record.session, "stage": stage.value})
-        return [Persist((record.say(message), spent)), Tell(record.peer, message), note]
+        facts = [record.say(message), spent]
+        if stage is Stage.DECISION:
+            corrected = self._results["decode"]
+            assert isinstance(corrected, Corrected)
+            facts.append(record.correct(corrected.bits))
+        return [Persist(tuple(facts)), Tell(record.peer, message), note]
 
     def _body(self, stage: Stage) -> bytes | list[Action]:
         """What this end says in a stage, or what must happen first."""
@@ -239,11 +246,8 @@ class Distilling:
         if record.is_alice:
             bits, heard = self._alice_bits(), record.said
         else:
-            corrected = self._results.get("decode")
-            if corrected is None:
-                return self._decode()
-            assert isinstance(corrected, Corrected)
-            bits, heard = corrected.bits, record.heard
+            assert record.corrected is not None, "he has said his decision"
+            bits, heard = record.corrected, record.heard
         seed = heard[Stage.AMPLIFICATION].body
         return self._once(Amplify(bits, seed, stages.key_bits_whole(record.parameters)))
 
@@ -258,6 +262,8 @@ class Distilling:
         batch = self._pool.batch_fact(p.session, *(masks if record.is_alice else masks[::-1]))
         used = Fact(f"device/{p.link}", (self._sessions_before + 1).to_bytes(8, "big"))
         record.stored = True
+        record.forget_rounds()
+        self._results.clear()
         facts = (record.parameters_fact(), batch, used)
         source = self._port.source.value
         distilled = DistilledBlock(p.session, record.peer, source, text, block.slots)
@@ -267,8 +273,8 @@ class Distilling:
     def counts(self) -> Score | None:
         """What the run showed, once Bob has said it."""
         both = {**self._record.said, **self._record.heard}
-        if Stage.DECISION not in both:
-            return None
+        if Stage.DECISION not in both or not self._record.drawn.all():
+            return None  # not said, or long stored and the rounds forgotten
         return stages.read_decision(self._record, both[Stage.DECISION].body)
 
     # --- strings and jobs -----------------------------------------------------------------------

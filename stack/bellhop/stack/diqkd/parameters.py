@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ from bellhop.stack.diqkd.authenticate import forgery_probability
 from bellhop.stack.diqkd.chsh import losses_max, threshold_probability, winning_probability
 from bellhop.stack.diqkd.code import CodeDesign, design_code
 from bellhop.stack.diqkd.eat import EatChoice, EatProblem, KeyLength, evaluate, objection
+from bellhop.stack.diqkd.pool import FORGERIES_MAX
 from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS, undetected_error_probability
 from bellhop.stack.ids import SessionId
 from bellhop.stack.keys.ledger import BLOCK_BYTES_MIN, SLOT_BYTES
@@ -95,9 +97,11 @@ class Parameters:
 def hash_error(rounds: int) -> float:
     """Undetected errors and forged tags together: no two strings differ but by this chance.
 
-    Each of the eight tags covers at most a Toeplitz seed of twice `rounds` bits.
+    Each of the eight tags covers at most a Toeplitz seed of twice `rounds` bits.  All wrong tags
+    that are ever looked at under the pool's hash key are counted into every session.
     """
-    tags = len(Stage) * forgery_probability(rounds // 4 + PARAMETERS_BYTES_MAX)
+    tries = len(Stage) + FORGERIES_MAX
+    tags = tries * forgery_probability(rounds // 4 + PARAMETERS_BYTES_MAX)
     return undetected_error_probability(rounds) + tags
 
 
@@ -130,6 +134,7 @@ def decode_parameters(encoded: bytes) -> Parameters:
     return parameters
 
 
+_FRACTION = re.compile(r"[1-9][0-9]{0,4}/[1-9][0-9]{0,4}")
 _INTEGERS = ("rounds", "block_rounds", "window", "key_bits")
 _NUMBERS = ("s_design", "qber_design", "deviations", "threshold", "epsilon")
 _TEXTS = ("protocol", "session", "link", "alice", "bob", "test_probability", "bound")
@@ -142,6 +147,10 @@ def _wrong_types(parameters: Parameters) -> str | None:
             value = getattr(parameters, name)
             if type(value) is not kind or (isinstance(value, str) and len(value) > 256):
                 return name
+            if isinstance(value, float) and not math.isfinite(value):
+                return name
+    if _FRACTION.fullmatch(parameters.test_probability) is None:
+        return "test_probability"  # never parsed: a power of ten could take all memory
     code = parameters.code
     counts = (code.rounds, code.syndrome_bits, code.seed, code.lifting)
     if any(type(count) is not int for count in counts) or type(code.table) is not str:
@@ -167,11 +176,7 @@ def objections(parameters: Parameters, policy: SessionPolicy) -> str | None:
     Everything security rests on is computed here again: nothing of it is believed.
     """
     p = parameters
-    try:
-        gamma = p.gamma
-        winning_probability(p.s_design)
-    except (ValueError, ZeroDivisionError):
-        return "the test probability or S of the design is no number"
+    gamma = p.gamma
     checks = (
         (p.protocol == PROTOCOL, f"only {PROTOCOL} is spoken here"),
         (p.bound == BOUND, f"only the bound {BOUND} is used here"),
@@ -190,7 +195,11 @@ def objections(parameters: Parameters, policy: SessionPolicy) -> str | None:
     for holds, why in checks:
         if not holds:
             return why
-    if p.code != code_of(p.rounds, gamma, p.s_design, p.qber_design, p.code.seed):
+    try:
+        code = code_of(p.rounds, gamma, p.s_design, p.qber_design, p.code.seed)
+    except ValueError as error:
+        return str(error)
+    if p.code != code:
         return "the code does not follow from the design"
     if p.code.syndrome_bits >= p.rounds:
         return "the syndrome is no shorter than the string: take more rounds"

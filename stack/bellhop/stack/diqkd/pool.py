@@ -8,6 +8,8 @@ Rules
   A sender spends a batch in order and persists how far it is before the tag leaves.  A receiver
   persists how far it has seen, and refuses a number it has passed.
   A batch of a block is spent only when both ends are known to have it.
+  Every wrong tag is a forger's try under the same hash key.  They are counted as long as that key
+  lives, and after `FORGERIES_MAX` none is looked at any more: every session's error pays for all.
 """
 
 import json
@@ -28,8 +30,12 @@ from bellhop.stack.diqkd.authenticate import (
 from bellhop.stack.rng import Rng
 
 FIRST_BATCH = "provisioned"
+TAG_WRONG = "tag_wrong"
 MASKS_PROVISIONED_MAX = 65_536
 FILE_VERSION = 1
+
+FORGERIES_MAX = 64
+"""Wrong tags looked at under one hash key; then the pool is worn, and another is provisioned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class Pool:
     def __init__(self, peer: NodeName, facts: Mapping[str, bytes]) -> None:
         self._prefix = f"pool/{peer}/"
         self._hash_key = facts.get(f"{self._prefix}key", b"")
+        self._forgeries = int.from_bytes(facts.get(f"{self._prefix}forgeries", b""), "big")
         self._batches: dict[str, _Batch] = {}
         for name, payload in facts.items():
             if name.startswith(f"{self._prefix}batch/"):
@@ -97,6 +104,16 @@ class Pool:
         """Masks the peer may still spend, as far as this end has seen."""
         return sum(batch.left_incoming for batch in self._batches.values() if batch.usable)
 
+    @property
+    def forgeries(self) -> int:
+        """Wrong tags refused under this hash key."""
+        return self._forgeries
+
+    @property
+    def worn(self) -> bool:
+        """Whether so many wrong tags came that none is looked at any more."""
+        return self._forgeries >= FORGERIES_MAX
+
     # --- spending ------------------------------------------------------------------------------
 
     def spend(self) -> tuple[Mask, Fact]:
@@ -115,6 +132,8 @@ class Pool:
 
     def check(self, batch: str, number: int, message: bytes, received: bytes) -> str | None:
         """Why a received tag is refused, or None.  Changes nothing."""
+        if self.worn:
+            return "pool_worn"
         known = self._batches.get(batch)
         if known is None or not 0 <= number < len(known.incoming) // MASK_BYTES:
             return "mask_unknown"
@@ -122,8 +141,13 @@ class Pool:
             return "mask_used_before"
         secret = known.incoming[number * MASK_BYTES : (number + 1) * MASK_BYTES]
         if not verify_tag(self._hash_key, secret, message, received):
-            return "tag_wrong"
+            return TAG_WRONG
         return None
+
+    def refused(self) -> Fact:
+        """A tag was wrong: the fact that counts it, to be persisted before anything else."""
+        self._forgeries += 1
+        return Fact(f"{self._prefix}forgeries", self._forgeries.to_bytes(8, "big"))
 
     def saw(self, batch: str, number: int) -> Fact:
         """A tag under this mask was accepted: the fact that refuses it from now on."""
@@ -141,17 +165,30 @@ class Pool:
         self._add(name, payload)
         return Fact(f"{self._prefix}batch/{name}", payload)
 
-    def ready_fact(self, name: str) -> Fact:
-        """The peer has the batch too: its masks may be spent."""
-        batch = self._batches[name]
-        batch.usable = True
-        return self._used(name, batch)
+    def ready(self, name: str) -> tuple[tuple[Fact, ...], tuple[str, ...]]:
+        """The peer has the batch too: its masks may be spent.  Facts to put, prefixes to forget.
+
+        The peer may have known it before this end did, and have spent all of it with us.
+        """
+        if name in self._batches:
+            self._batches[name].usable = True
+        worn_out = self._worn_out()
+        batch = self._batches.get(name)
+        return () if batch is None else (self._used(name, batch),), worn_out
+
+    def drop(self, name: str) -> tuple[str, ...]:
+        """The peer can never have the batch: prefixes of its facts, to be forgotten."""
+        self._batches.pop(name, None)
+        return self._prefixes(name)
+
+    def _prefixes(self, name: str) -> tuple[str, ...]:
+        return tuple(f"{self._prefix}{kind}/{name}" for kind in ("batch", "used"))
 
     def _used(self, name: str, batch: _Batch) -> Fact:
         payload = join(batch.spent.to_bytes(8), batch.seen.to_bytes(8))
         return Fact(f"{self._prefix}used/{name}", payload)
 
-    def worn_out(self) -> tuple[str, ...]:
+    def _worn_out(self) -> tuple[str, ...]:
         """Prefixes of facts about batches that neither end can spend from any more."""
         gone = [
             name
@@ -160,7 +197,7 @@ class Pool:
         ]
         for name in gone:
             del self._batches[name]
-        return tuple(f"{self._prefix}{kind}/{name}" for name in gone for kind in ("batch", "used"))
+        return tuple(prefix for name in gone for prefix in self._prefixes(name))
 
     # --- provisioning --------------------------------------------------------------------------
 
@@ -199,6 +236,7 @@ class Pool:
             Fact(f"{prefix}key", hash_key),
             Fact(f"{prefix}batch/{FIRST_BATCH}", join((0).to_bytes(8), outgoing, incoming)),
             Fact(f"{prefix}used/{FIRST_BATCH}", join((0).to_bytes(8), (0).to_bytes(8))),
+            Fact(f"{prefix}forgeries", (0).to_bytes(8, "big")),
         )
 
     @staticmethod
@@ -210,4 +248,5 @@ class Pool:
             "masks_left": pool.masks_left,
             "masks_left_incoming": pool.masks_left_incoming,
             "mask_bits": TAG_BITS,
+            "forgeries": pool.forgeries,
         }

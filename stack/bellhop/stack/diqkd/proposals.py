@@ -2,8 +2,12 @@
 
 Rules
   Of two proposals that cross, that of the node whose name sorts first holds.
-  A node agrees to what it has computed itself from the proposal, and to nothing else.
+  A node agrees to what it has computed itself from the proposal, and to nothing else.  It says
+  to what, by its digest.
+  A proposal that is not answered for as long as a session may stall is given up.
 """
+
+import hashlib
 
 from bellhop.hal.operations import NodeName, Side
 from bellhop.stack.core import (
@@ -16,7 +20,7 @@ from bellhop.stack.core import (
     RunSession,
     Tell,
 )
-from bellhop.stack.diqkd.desk import Desk
+from bellhop.stack.diqkd.desk import HELD_MAX, Desk
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.diqkd.parameters import (
     ROUNDS_MAX,
@@ -27,7 +31,7 @@ from bellhop.stack.diqkd.parameters import (
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.ids import AskNumber, JobNumber, SessionId
 from bellhop.stack.keys.ledger import MASKS_A_SESSION, MASKS_ALICE
-from bellhop.stack.messages import Abort, Accept, Propose
+from bellhop.stack.messages import Abort, Accept, Propose, reason_told
 from bellhop.stack.ports import port_to
 
 
@@ -37,6 +41,7 @@ class Proposals:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._proposed: dict[NodeName, Record] = {}
+        self._since_ns: dict[NodeName, int] = {}
         self._plans: dict[JobNumber, NodeName] = {}
 
     @property
@@ -46,9 +51,24 @@ class Proposals:
     def records(self) -> list[Record]:
         return list(self._proposed.values())
 
-    def restore(self, record: Record) -> None:
+    def restore(self, now_ns: int, record: Record) -> None:
         """A proposal the peer had not answered when this node stopped."""
         self._proposed[record.peer] = record
+        self._since_ns[record.peer] = now_ns
+
+    def next_deadlines(self) -> list[int]:
+        return [self._since_ns[peer] + self._desk.policy.stall_ns for peer in self._proposed]
+
+    def tick(self, now_ns: int) -> list[Action]:
+        """Give up what was not answered."""
+        actions: list[Action] = []
+        for peer, record in list(self._proposed.items()):
+            if now_ns >= self._since_ns[peer] + self._desk.policy.stall_ns:
+                del self._proposed[peer]
+                reason = f"{peer} did not answer the proposal"
+                actions += self._desk.decline(record, reason)
+                actions += self._desk.answer(peer, "refused", reason)
+        return actions
 
     def waits_for(self, peer: NodeName) -> bool:
         return peer in self._proposed
@@ -92,6 +112,8 @@ class Proposals:
             return f"no port of the memory leads to {peer}"
         if self._busy(peer):
             return f"a session with {peer} is under way"
+        if len(desk.held_with(peer)) >= HELD_MAX:
+            return f"{peer} has not stored the keys of {HELD_MAX} sessions yet"
         return self._pool_objection(peer, is_alice=port.side is Side.A)
 
     def _busy(self, peer: NodeName) -> bool:
@@ -105,12 +127,14 @@ class Proposals:
             return f"no authentication pool with {peer}: bellhop pool provision"
         if pool.masks_left < own or pool.masks_left_incoming < MASKS_A_SESSION - own:
             return f"the authentication pool with {peer} is used up: bellhop pool provision"
+        if pool.worn:
+            return f"too many wrong tags came in the name of {peer}: bellhop pool provision"
         return None
 
-    def computed(self, job: JobNumber, result: object) -> list[Action] | None:
+    def computed(self, now_ns: int, job: JobNumber, result: object) -> list[Action] | None:
         """What follows from a plan; None if the job is none of these."""
         peer = self._plans.pop(job, None)
-        return None if peer is None else self._propose(peer, result)
+        return None if peer is None else self._propose(now_ns, peer, result)
 
     def compute_failed(self, job: JobNumber, why: str) -> list[Action] | None:
         peer = self._plans.pop(job, None)
@@ -118,14 +142,14 @@ class Proposals:
             None if peer is None else self._desk.answer(peer, "refused", f"planning failed: {why}")
         )
 
-    def _propose(self, peer: NodeName, planned: object) -> list[Action]:
+    def _propose(self, now_ns: int, peer: NodeName, planned: object) -> list[Action]:
         desk = self._desk
         if not isinstance(planned, Parameters):
             return desk.answer(peer, "refused", str(planned))
         if why := objections(planned, desk.policy):
             return desk.answer(peer, "refused", why)
         record = Record(planned, desk.own, peer, agreed=False)
-        self._proposed[peer] = record
+        self.restore(now_ns, record)
         persist = Persist((record.parameters_fact(),))
         return [persist, *self.retell(peer)]
 
@@ -135,6 +159,11 @@ class Proposals:
         if record is None or record.session != message.session:
             known = message.session in desk.sessions or message.session in desk.ended
             return [] if known else [Refuse(peer, "accept_unexpected")]
+        if message.digest != _digest(record):
+            del self._proposed[peer]
+            refused = Refuse(peer, "accept_of_another_proposal")
+            why = f"{peer} agreed to something else"
+            return [refused, *desk.decline(record, why), *desk.answer(peer, "refused", why)]
         return self.agree(now_ns, peer)
 
     def is_proposed(self, peer: NodeName, session: SessionId) -> bool:
@@ -172,23 +201,25 @@ class Proposals:
     def hear_propose(self, now_ns: int, peer: NodeName, message: Propose) -> list[Action]:
         desk, id_ = self._desk, message.session
         if id_ in desk.sessions:
-            same = desk.with_peer(id_, peer) is not None
-            return [Tell(peer, Accept(id_, b""))] if same else []
+            same = desk.with_peer(id_, peer)
+            return [] if same is None else [Tell(peer, Accept(id_, _digest(same.record)))]
         if id_ in desk.ended:
             return [Tell(peer, Abort(id_, desk.ended[id_]))]
         try:
             parameters = decode_parameters(message.parameters)
         except ValueError as error:
-            return [Refuse(peer, "proposal_malformed", str(error))]
+            told = Tell(peer, Abort(id_, "the proposal is not understood"))
+            return [Refuse(peer, "proposal_malformed", str(error)), told]
         yielded: list[Action] = []
         if peer in self._proposed and peer < desk.own:
             yielded = self._withdraw(peer)
         if why := self._propose_objection(peer, id_, parameters):
+            why = reason_told(why)
             fields: dict[str, str | int | float] = {"peer": peer, "why": why}
             return [*yielded, Note("proposal_declined", fields), Tell(peer, Abort(id_, why))]
         record = Record(parameters, desk.own, peer, agreed=True)
         persist = Persist((record.parameters_fact(),))
-        accept = Tell(peer, Accept(id_, b""))
+        accept = Tell(peer, Accept(id_, _digest(record)))
         return [*yielded, persist, accept, *desk.start(now_ns, record, {})]
 
     def _withdraw(self, peer: NodeName) -> list[Action]:
@@ -212,9 +243,15 @@ class Proposals:
             return "the memory is not connected here"
         if self._busy(peer):
             return "a session is under way here"
+        if len(desk.held_with(peer)) >= HELD_MAX:
+            return f"the keys of {HELD_MAX} sessions are not confirmed yet"
         if why := self._pool_objection(peer, is_alice=port.side is Side.A):
             return why
         return objections(parameters, desk.policy)
+
+
+def _digest(record: Record) -> bytes:
+    return hashlib.sha256(record.parameters.encode()).digest()
 
 
 def _is_hex(text: str) -> bool:

@@ -5,6 +5,7 @@ Rules
       parameters          the design, this end's role in it, whether the peer has agreed
       drawn/<slot>        which rounds are tests, the own settings, the heralded patterns
       outcomes/<slot>     the own outcomes, 0 where lost
+      corrected           Bob's, from his decision on: the string he has accepted
       said/<stage>        a tagged message as it was sent: sent again, never made again
       heard/<stage>       a tagged message as it was accepted
   A slot with settings and no outcomes after a restart was in the device's hands: its outcomes are
@@ -47,6 +48,7 @@ class Record:
     drawn: Flags = field(init=False, repr=False)
     measured: Flags = field(init=False, repr=False)
     peer_done: Flags = field(init=False, repr=False)
+    corrected: Bits | None = field(default=None, repr=False)
     said: dict[Stage, Tagged] = field(default_factory=dict, repr=False)
     heard: dict[Stage, Tagged] = field(default_factory=dict, repr=False)
     stored: bool = False
@@ -79,7 +81,8 @@ class Record:
     @property
     def raw_prefixes(self) -> tuple[str, ...]:
         """Facts that only serve until the key is there."""
-        return (f"{self.prefix}drawn/", f"{self.prefix}outcomes/", f"link/{self.session}/")
+        own = tuple(f"{self.prefix}{kind}" for kind in ("drawn/", "outcomes/", "corrected"))
+        return (*own, f"link/{self.session}/")
 
     @property
     def prefixes(self) -> tuple[str, ...]:
@@ -124,6 +127,16 @@ class Record:
         self.heard[message.stage] = message
         return Fact(f"{self.prefix}heard/{message.stage.value}", _encode_tagged(message))
 
+    def correct(self, bits: Bits) -> Fact:
+        """Bob accepts this string: he must have it even if no decoder finds it again."""
+        self.corrected = bits
+        return Fact(f"{self.prefix}corrected", pack(bits))
+
+    def forget_rounds(self) -> None:
+        """The key is there: raw bits are kept no longer than they serve."""
+        self.settings = self.outcomes = self.patterns = np.zeros(0, np.uint8)
+        self.corrected = None
+
     # --- restart ---------------------------------------------------------------------------------
 
     def _restore(self, name: str, payload: bytes) -> None:
@@ -143,6 +156,8 @@ class Record:
                 rounds = self.request.slot_rounds(slot)
                 self.outcomes[self.request.span(slot)] = unpack(payload, rounds)
                 self.measured[slot] = True
+            case "corrected":
+                self.corrected = unpack(payload, self.parameters.rounds)
             case "said":
                 self.said[Stage(rest)] = _decode_tagged(self.session, Stage(rest), payload)
             case "heard":

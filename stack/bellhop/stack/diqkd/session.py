@@ -41,6 +41,7 @@ from bellhop.stack.messages import (
     Stage,
     Tagged,
     TestRounds,
+    reason_told,
 )
 from bellhop.stack.rng import Rng
 
@@ -75,6 +76,7 @@ class Session:
         self.record = record
         self.ended: Ended | None = None
         self._policy = policy
+        self._port = port
         own = rng.child("session", record.session)
         self._measuring = Measuring(record, own, link_facts, device_ready=device_ready)
         self._distilling = Distilling(record, pool, own, port, sessions_before, number_job)
@@ -114,6 +116,7 @@ class Session:
     def abort(self, reason: str, *, tell: bool = True) -> list[Action]:
         """End without a key.  Masks under tags that left stay spent."""
         record, p = self.record, self.record.parameters
+        reason = reason_told(reason)
         self.ended = Ended("aborted", reason, self._summary())
         fact = Fact(f"ended/{record.session}", reason.encode())
         told: list[Action] = [Tell(record.peer, Abort(record.session, reason))] if tell else []
@@ -148,9 +151,17 @@ class Session:
                 actions = measuring.lost(report)
             case DeviceGone():
                 actions = measuring.device_gone()
+            case Ready() if self._is_another(report):
+                measuring.failure = "the link has another device now"
+                actions = []
             case Ready():
                 actions = measuring.device_ready()
         return self._after(now_ns, actions)
+
+    def _is_another(self, report: Ready) -> bool:
+        """Whether rounds would come from another device than the receipt names."""
+        link, unfinished = self.record.parameters.link, not self.record.measured.all()
+        return unfinished and any(p.link == link and p != self._port for p in report.ports)
 
     def hear(self, now_ns: int, message: SessionMessage) -> list[Action]:
         """What the peer said of this session."""
@@ -171,12 +182,16 @@ class Session:
         return self._after(now_ns, actions)
 
     def _hear_position(self, message: Position) -> list[Action]:
-        if len(message.slots_done) != self.record.request.slots:
-            return [Refuse(self.record.peer, "position_length")]
+        record, done = self.record, message.slots_done
+        if len(done) != record.request.slots:
+            return [Refuse(record.peer, "position_length")]
         told = self._distilling.retell(message.heard, decoded=message.decoded)
-        if self.record.stored:  # the rounds are gone, and the peer has measured them all
+        if record.stored:  # the rounds are gone, and the peer has measured them all
             return told
-        return self._measuring.retell(message.slots_done) + told
+        # Alice learns from Bob's position what he has done; only Bob answers one with his own.
+        unknown = not record.is_alice and bool((record.measured & ~done).any())
+        own = self.position() if unknown else []
+        return own + self._measuring.retell(done) + told
 
     def owns(self, job: JobNumber) -> bool:
         return self._distilling.owns(job)

@@ -126,7 +126,8 @@ def objection(record: Record, message: Tagged) -> str | None:
                 unpack(body, seed_bits_needed(p.rounds, key_bits_whole(p)))
             case Stage.DECISION:
                 score = read_decision(record, body)
-                if score.losses > p.losses_max or score.errors > score.rounds - score.tests:
+                losses_max = min(p.losses_max, score.tests)
+                if score.losses > losses_max or score.errors > score.rounds - score.tests:
                     return "the counts of the decision cannot be accepted"
             case _:
                 pass
