@@ -4,17 +4,23 @@ import json
 import os
 import signal
 import stat
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from tests.support.identities import Authority
 from tests.support.processes import NODES, Processes, running_network, worker_pids
 
 from bellhop.node.config import load_config
 from bellhop.node.demo import both_have_it
 from bellhop.node.loopback import CommandFailed
+from bellhop.node.peers import METHOD
 from bellhop.node.session_client import Progress, run_session
+from bellhop.node.tls import PartyKind, channel_options, grpc_channel_credentials
 
 pytestmark = pytest.mark.e2e
 
@@ -167,3 +173,46 @@ def test_without_a_node_a_command_says_so(processes: Processes) -> None:
     elsewhere.write_text(text.replace("state/alice", "state/nobody"), encoding="utf-8")
     with pytest.raises(CommandFailed, match="bellhop run"):
         processes.command("status", "--config", str(elsewhere))
+
+
+def test_a_peer_that_is_frozen_is_noticed_and_found_again(processes: Processes) -> None:
+    """A stopped process keeps its sockets open: only the missing answers to pings tell."""
+
+    def connected(status: dict[str, Any]) -> bool:
+        return bool(status["connections"]["bob"]["connected"])
+
+    processes.running["bob"].send_signal(signal.SIGSTOP)
+    try:
+        processes.wait_for("alice", lambda status: not connected(status), within_s=20.0)
+    finally:
+        processes.running["bob"].send_signal(signal.SIGCONT)
+    processes.wait_for("alice", connected)
+
+
+def test_a_caller_of_another_authority_is_logged_and_counted(
+    processes: Processes, tmp_path: Path
+) -> None:
+    listening = processes.wait_for("bob", lambda _status: True)["listening"]
+    foreign = Authority(tmp_path / "foreign").credentials(PartyKind.NODE, "alice")
+    own = processes.layout.folder / "pki" / "authority.crt.pem"
+    stranger = replace(foreign, authority=own.read_bytes())
+    options = channel_options("bob.node.bellhop")
+    with grpc.secure_channel(
+        listening["peers"], grpc_channel_credentials(stranger), options=options
+    ) as channel:
+        method: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(METHOD)
+        with pytest.raises(grpc.RpcError):
+            next(method(iter([b"let me in"])))
+    processes.wait_for("bob", lambda _status: _refused_handshakes(listening["metrics"]) > 0)
+    log = processes.layout.log("bob").read_text(encoding="utf-8")
+    refusals = [json.loads(line) for line in log.splitlines() if "tls_handshake_refused" in line]
+    assert {"foreign_authority"} == {record["reason"] for record in refusals}
+    assert all(record["who_must_act"] for record in refusals)
+
+
+def _refused_handshakes(metrics: str) -> float:
+    with urllib.request.urlopen(f"http://{metrics}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    label = 'reason="foreign_authority"'
+    counted = [line.rpartition(" ")[2] for line in lines if label in line and "_total" in line]
+    return sum(float(value) for value in counted)

@@ -23,6 +23,7 @@ from bellhop.node.envelope import (
     TIME_MAX_NS,
     Envelope,
     Greeting,
+    Heartbeat,
 )
 from bellhop.stack.ids import KeyId, SaeId, SessionId
 from bellhop.stack.messages import (
@@ -135,5 +136,5 @@ envelopes: st.SearchStrategy[Envelope] = st.builds(
     _names.map(NodeName),
     _names.map(NodeName),
     st.builds(ClockReading, st.integers(0, TIME_MAX_NS), st.sampled_from(Clock)),
-    st.one_of(messages, st.builds(Greeting, _names)),
+    st.one_of(messages, st.builds(Greeting, _names), st.builds(Heartbeat)),
 )

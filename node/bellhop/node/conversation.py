@@ -16,7 +16,7 @@ from typing import Protocol
 from bellhop.hal.errors import PeerError
 from bellhop.hal.operations import NodeName
 from bellhop.node.clock import RealClock
-from bellhop.node.envelope import ENVELOPE_BYTES_MAX, Envelope, Greeting
+from bellhop.node.envelope import ENVELOPE_BYTES_MAX, Envelope, Greeting, Heartbeat, Word
 from bellhop.node.wire import decode, encode
 from bellhop.node.witness import Witness
 from bellhop.stack.messages import Message
@@ -29,6 +29,10 @@ OUTGOING_BYTES_MAX = 64 * 1024 * 1024
 
 GREETING_S = 10.0
 """A stream that has not greeted by then is ended."""
+
+BEAT_S = 2.0
+SILENCE_S = 8.0
+"""Each end says something every so often; one that is silent for longer is lost."""
 
 CLOCK_OFFSET_MAX_NS = 5 * 10**9
 """Clocks further apart than this are reported: deadlines are in synchronised time."""
@@ -87,8 +91,9 @@ class Conversation:
     _outgoing_bytes: int = 0
     _sent: int = 0
     _heard: int = 0
+    _heard_s: float = 0.0
 
-    def tell(self, message: Message | Greeting) -> None:
+    def tell(self, message: Word) -> None:
         """Queue `message`; if there is no room the stream ends."""
         if self._dropped.is_set():
             return
@@ -131,7 +136,12 @@ class Conversation:
         """
         tasks = [
             asyncio.ensure_future(job)
-            for job in (self._read(wire), self._write(wire), self._dropped.wait())
+            for job in (
+                self._read(wire),
+                self._write(wire),
+                self._beat(),
+                self._dropped.wait(),
+            )
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -155,6 +165,17 @@ class Conversation:
             self._outgoing_bytes -= len(data)
             await wire.write(data)
 
+    async def _beat(self) -> None:
+        """Say that we are there, and listen whether the peer is.
+
+        gRPC's pings alone did not tell of a frozen process within many times their time-out.
+        """
+        loop = asyncio.get_running_loop()
+        while loop.time() - self._heard_s < SILENCE_S:
+            self.tell(Heartbeat())
+            await asyncio.sleep(BEAT_S)
+        self.drop("the peer is silent")
+
     async def _read(self, wire: Wire) -> None:
         while (data := await wire.read()) is not None:
             message = self._taken(data).message
@@ -165,6 +186,8 @@ class Conversation:
                     "a message this version does not know is ignored",
                     who="whoever runs the older software",
                 )
+            elif isinstance(message, Heartbeat):
+                continue
             elif isinstance(message, Greeting):
                 raise Refused(Reason.GREETING, "a second greeting")
             else:
@@ -191,6 +214,7 @@ class Conversation:
         if envelope.time.clock is not self.context.clock.kind:
             raise Refused(Reason.CLOCK, f"the peer's clock is {envelope.time.clock.value}")
         self._heard += 1
+        self._heard_s = asyncio.get_running_loop().time()
         return envelope
 
     def _compare_clocks(self, envelope: Envelope) -> None:

@@ -57,6 +57,15 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Somebody is there; of the connection as well."""
+
+
+Word = Message | Greeting | Heartbeat
+"""What an envelope may hold: a core's message, or a word of the connection itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """A message with its address.  `message` None: one that this version does not know."""
 
@@ -64,7 +73,7 @@ class Envelope:
     sender: NodeName
     recipient: NodeName
     time: ClockReading
-    message: Message | Greeting | None
+    message: Word | None
 
 
 def check_envelope(envelope: Envelope) -> None:
@@ -74,10 +83,12 @@ def check_envelope(envelope: Envelope) -> None:
     check_count(envelope.time.nanoseconds, 0, TIME_MAX_NS, "time")
 
 
-def check(message: Message | Greeting) -> None:  # noqa: C901, PLR0912 - a table
+def check(message: Word) -> None:  # noqa: C901, PLR0912 - a table
     match message:
         case Greeting(software):
             _text(software, NAME_CHARACTERS_MAX, "software")
+        case Heartbeat():
+            pass
         case BlockHeralded(link, request, block, digest):
             _text(link, NAME_CHARACTERS_MAX, "link")
             _hexadecimal(request, "request")

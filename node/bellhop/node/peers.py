@@ -46,7 +46,7 @@ REDIAL_JITTER = 0.2
 STOP_S = 1.0
 RPCS_A_PEER_MAX = 4
 
-# A dead peer is noticed within about five seconds, by either end.
+# Of the connection; whether anybody is behind it, the heartbeats of a conversation tell.
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 3_000),
     ("grpc.keepalive_timeout_ms", 2_000),

@@ -21,6 +21,8 @@ from bellhop.node.envelope import (
     SLOTS_MAX,
     Envelope,
     Greeting,
+    Heartbeat,
+    Word,
     check,
     check_count,
     check_envelope,
@@ -37,7 +39,6 @@ from bellhop.stack.messages import (
     BlockStored,
     Decoded,
     KeysAllocated,
-    Message,
     Position,
     Propose,
     SlotDone,
@@ -85,7 +86,7 @@ def encode(envelope: Envelope) -> bytes:
     return wire.SerializeToString()
 
 
-def _sendable(message: Message | Greeting) -> Message | Greeting:
+def _sendable(message: Word) -> Word:
     """`message` with a reason that fits: one is often made around the words of a peer."""
     if not isinstance(message, Abort):
         return message
@@ -124,10 +125,12 @@ def decode(data: bytes) -> Envelope:
 # --- dataclass to protobuf ------------------------------------------------------------------------
 
 
-def _put(wire: pb.Envelope, message: Message | Greeting) -> None:  # noqa: C901, PLR0912 - a table
+def _put(wire: pb.Envelope, message: Word) -> None:  # noqa: C901, PLR0912 - a table
     match message:
         case Greeting(software):
             wire.greeting.software = software
+        case Heartbeat():
+            wire.heartbeat.SetInParent()
         case BlockHeralded(link, request, block, digest):
             wire.block_heralded.MergeFrom(
                 pb.BlockHeralded(link=link, request=request, block=block, digest=digest)
@@ -196,12 +199,14 @@ def _packed(bits: NDArray[np.bool_]) -> bytes:
 # --- protobuf to dataclass ------------------------------------------------------------------------
 
 
-def _taken(wire: pb.Envelope) -> Message | Greeting | None:  # noqa: C901, PLR0911, PLR0912 - a table
+def _taken(wire: pb.Envelope) -> Word | None:  # noqa: C901, PLR0911, PLR0912 - a table
     match wire.WhichOneof("message"):
         case None:
             return None
         case "greeting":
             return Greeting(wire.greeting.software)
+        case "heartbeat":
+            return Heartbeat()
         case "block_heralded":
             heralded = wire.block_heralded
             return BlockHeralded(

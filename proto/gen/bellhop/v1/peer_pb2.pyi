@@ -73,6 +73,7 @@ class Envelope(_message.Message):
     BLOCK_STORED_FIELD_NUMBER: _builtins.int
     KEYS_ALLOCATED_FIELD_NUMBER: _builtins.int
     ALLOCATIONS_RECORDED_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """of this file: rises when an old receiver would misunderstand"""
     sequence: _builtins.int
@@ -110,6 +111,8 @@ class Envelope(_message.Message):
     def keys_allocated(self) -> Global___KeysAllocated: ...
     @_builtins.property
     def allocations_recorded(self) -> Global___AllocationsRecorded: ...
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat: ...
     def __init__(
         self,
         *,
@@ -131,12 +134,13 @@ class Envelope(_message.Message):
         block_stored: Global___BlockStored | None = ...,
         keys_allocated: Global___KeysAllocated | None = ...,
         allocations_recorded: Global___AllocationsRecorded | None = ...,
+        heartbeat: Global___Heartbeat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "decoded", b"decoded", "greeting", b"greeting", "keys_allocated", b"keys_allocated", "message", b"message", "position", b"position", "propose", b"propose", "slot_done", b"slot_done", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "decoded", b"decoded", "greeting", b"greeting", "heartbeat", b"heartbeat", "keys_allocated", b"keys_allocated", "message", b"message", "position", b"position", "propose", b"propose", "slot_done", b"slot_done", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "decoded", b"decoded", "greeting", b"greeting", "keys_allocated", b"keys_allocated", "message", b"message", "position", b"position", "propose", b"propose", "recipient", b"recipient", "sender", b"sender", "sequence", b"sequence", "slot_done", b"slot_done", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "decoded", b"decoded", "greeting", b"greeting", "heartbeat", b"heartbeat", "keys_allocated", b"keys_allocated", "message", b"message", "position", b"position", "propose", b"propose", "recipient", b"recipient", "sender", b"sender", "sequence", b"sequence", "slot_done", b"slot_done", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["greeting", "block_heralded", "propose", "accept", "test_rounds", "slot_done", "tagged", "decoded", "position", "abort", "block_stored", "keys_allocated", "allocations_recorded"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["greeting", "block_heralded", "propose", "accept", "test_rounds", "slot_done", "tagged", "decoded", "position", "abort", "block_stored", "keys_allocated", "allocations_recorded", "heartbeat"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -160,6 +164,23 @@ class Greeting(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Greeting: _TypeAlias = Greeting  # noqa: Y015
+
+@_typing.final
+class Heartbeat(_message.Message):
+    """Sent when nothing else is to be said, so that silence means something."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class BlockHeralded(_message.Message):
