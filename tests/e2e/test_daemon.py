@@ -1,5 +1,6 @@
 """Three real processes: a key is made and used once at both ends, and processes die as they may."""
 
+import base64
 import json
 import os
 import signal
@@ -71,6 +72,27 @@ def test_a_key_is_made_and_used_once_at_both_ends(processes: Processes) -> None:
     other = processes.command("keys", "receipt", key_id, *config(processes, "alice"))
     differing = {name for name in receipt if receipt[name] != other[name]}
     assert differing <= {"node", "peer", "stored_ns"}
+    assert not files_with(base64.b64decode(got["keys"][0]["key"]), processes.layout.folder)
+
+
+def files_with(secret: bytes, folder: Path) -> list[Path]:
+    """The files under `folder` that hold `secret`, or half of it, in any usual spelling."""
+    spellings = [
+        spelled.strip(b"=")
+        for part in (secret, secret[: len(secret) // 2], secret[len(secret) // 2 :])
+        for spelled in (
+            part,
+            part.hex().encode(),
+            part.hex().upper().encode(),
+            repr(part)[2:-1].encode(),
+            str(list(part))[1:-1].encode(),
+            base64.b64encode(part),
+            base64.urlsafe_b64encode(part),
+            base64.b32encode(part),
+        )
+    ]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(text in path.read_bytes() for text in spellings)]
 
 
 def test_a_killed_worker_costs_no_session(processes: Processes) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 
 from bellhop.node.observe import Fields
+from bellhop.node.process import give_memory_back
 from bellhop.node.tasks import Tasks
 from bellhop.node.witness import Witness
 from bellhop.node.worker import LENGTH, Done, Failed
@@ -69,6 +70,7 @@ class Workers:
                 if order is None:
                     await self._ended(worker)
                     worker = None
+                    give_memory_back()  # work has paused, and its arrays have gone through here
                     continue
                 outcome: Done | Failed | None = None
                 for attempt in range(ATTEMPTS):

@@ -31,6 +31,13 @@ def limit_memory(size_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, size_bytes))
 
 
+def give_memory_back() -> None:
+    """Return freed memory to the system, where the C library can (malloc_trim(3), glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def notify_supervisor(state: str) -> None:
     """Tell systemd, if it started this process and waits for it (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET", "")
