@@ -7,7 +7,7 @@ Secrets are seeded here; they stand in the text as sizes and the heads of their 
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
@@ -60,6 +60,7 @@ POLICY = SessionPolicy(
     deviations=2.0,
     epsilon=0.9,
     block_rounds=8_000,
+    stall_ns=30_000_000_000,
 )
 """The keys are worth nothing with this epsilon, but few rounds make them."""
 
@@ -194,6 +195,15 @@ class TwoCores:
                 return
         raise AssertionError("the two talk without end")
 
+    def settle(self, patience_s: int = 120) -> None:
+        """Time passes until nothing is under way at either end."""
+        for _ in range(patience_s // 3):
+            self.go_on()
+            if all(self.core[name].idle for name in (ALICE, BOB)):
+                return
+            self.pass_time(3)
+        raise AssertionError("something is under way without end")
+
     def keys(self, name: NodeName) -> dict[str, bytes]:
         blocks = self.store[name].deliverable.values()
         return {slot.key_id: slot.key for block in blocks for slot in block.slots}
@@ -242,8 +252,3 @@ class TwoCores:
 def _hex_ids(text: str) -> list[str]:
     words = text.replace("/", " ").split()
     return [w for w in words if len(w) == 32 and all(c in "0123456789abcdef" for c in w)]
-
-
-def changed(message: Any, **fields_changed: Any) -> Any:
-    """A message with some fields otherwise: a forger's, or a broken peer's."""
-    return replace(message, **fields_changed)

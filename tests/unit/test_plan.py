@@ -2,6 +2,8 @@
 
 from dataclasses import astuple, replace
 
+import pytest
+
 from bellhop.hal.operations import LinkName, NodeName
 from bellhop.stack.diqkd.eat_choice import optimise
 from bellhop.stack.diqkd.jobs import Plan
@@ -23,7 +25,8 @@ def test_the_choice_has_few_digits_and_costs_next_to_nothing() -> None:
     assert objections(planned, policy) is None
     for figure in astuple(planned.choice):
         beyond_one = figure - 1.0 if figure > 1.0 else figure
-        assert float(f"{beyond_one:.5e}") - beyond_one < 1e-12, f"{figure!r} has few digits"
+        few = float(f"{beyond_one:.5e}")
+        assert few == pytest.approx(beyond_one, rel=1e-9, abs=0.0), f"{figure!r} has few digits"
     exact = optimise(
         problem_of(
             planned.rounds, planned.gamma, planned.threshold, planned.leak_bits, planned.epsilon
