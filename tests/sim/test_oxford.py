@@ -1,0 +1,33 @@
+"""Whole sessions of the Oxford experiment, 1.5 million rounds each, in virtual time."""
+
+import pytest
+from bench.campaign import NET_BITS_MIN, degraded, run_one, summary
+
+from bellhop.node.sim.scenario import two_nodes
+
+CAMPAIGN_SEEDS = range(1, 21)
+
+
+def test_the_published_link_makes_a_key() -> None:
+    outcome = run_one(two_nodes(), seed=1)
+    session = outcome.session
+    assert outcome.stored and outcome.keys_alike
+    # One session has about 76,000 tests: S deviates by 8 sqrt(w (1 - w) / 76,000) = 0.011.
+    assert session["s"] == pytest.approx(2.677, abs=0.045)
+    assert session["qber"] == pytest.approx(0.0144, abs=0.0005)
+    assert int(session["net_bits"]) >= NET_BITS_MIN
+    assert outcome.report.pairs == 1_500_000
+
+
+def test_a_degraded_link_makes_none() -> None:
+    outcome = run_one(degraded(), seed=1)
+    assert outcome.session["outcome"] == "aborted"
+    assert outcome.keys_at_a == 0 and outcome.keys_alike
+
+
+@pytest.mark.campaign
+def test_twenty_sessions_give_the_published_figures() -> None:
+    good = [run_one(two_nodes(), seed) for seed in CAMPAIGN_SEEDS]
+    bad = [run_one(degraded(), seed) for seed in CAMPAIGN_SEEDS]
+    result = summary(good, bad)
+    assert result["unmet"] == [], result
