@@ -16,7 +16,6 @@ from bellhop.node.envelope import (
     KEY_SLOT_INDEX_MAX,
     MASK_NUMBER_MAX,
     NAME_CHARACTERS_MAX,
-    REASON_CHARACTERS_MAX,
     SEQUENCE_MAX,
     SLOTS_MAX,
     TAG_BYTES_MAX,
@@ -27,6 +26,7 @@ from bellhop.node.envelope import (
 )
 from bellhop.stack.ids import KeyId, SaeId, SessionId
 from bellhop.stack.messages import (
+    REASON_CHARACTERS_MAX,
     Abort,
     Accept,
     Allocation,

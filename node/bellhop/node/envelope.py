@@ -9,6 +9,7 @@ from bellhop.node.clock import ClockReading
 from bellhop.stack.ids import KeyId
 from bellhop.stack.messages import (
     ALLOCATIONS_MAX,
+    REASON_CHARACTERS_MAX,
     STAGE_BODY_BYTES_MAX,
     Abort,
     Accept,
@@ -32,8 +33,6 @@ ENVELOPE_BYTES_MAX = STAGE_BODY_BYTES_MAX + 64 * 1024
 ID_DIGITS = 32
 NAME_CHARACTERS_MAX = 64
 BATCH_CHARACTERS_MAX = 64
-REASON_CHARACTERS_MAX = 256
-"""A reason is for people: a longer one is cut when it is sent."""
 DIGEST_BYTES_MAX = 64
 TAG_BYTES_MAX = 16
 PARAMETERS_BYTES_MAX = 64 * 1024

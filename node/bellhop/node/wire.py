@@ -17,7 +17,6 @@ from bellhop.node.clock import Clock, ClockReading
 from bellhop.node.envelope import (
     ENVELOPE_BYTES_MAX,
     KEY_SLOTS_MAX,
-    REASON_CHARACTERS_MAX,
     SLOTS_MAX,
     Envelope,
     Greeting,
@@ -45,6 +44,7 @@ from bellhop.stack.messages import (
     Stage,
     Tagged,
     TestRounds,
+    reason_told,
 )
 from bellhop.v1 import peer_pb2 as pb
 from bellhop.v1 import types_pb2
@@ -90,8 +90,7 @@ def _sendable(message: Word) -> Word:
     """`message` with a reason that fits: one is often made around the words of a peer."""
     if not isinstance(message, Abort):
         return message
-    shown = "".join(letter if letter.isprintable() else "?" for letter in message.reason)
-    return Abort(message.session, shown[:REASON_CHARACTERS_MAX] or "no reason given")
+    return Abort(message.session, reason_told(message.reason))
 
 
 def decode(data: bytes) -> Envelope:
