@@ -3,9 +3,10 @@
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from bellhop.hal.operations import NodeName
 from bellhop.stack.diqkd.amplify import Bits, toeplitz_hash, toeplitz_hash_by_integers
 from bellhop.stack.diqkd.authenticate import coefficients, polynomial_hash, tag, verify_tag
 from bellhop.stack.diqkd.field import evaluate, evaluate_bitwise, multiply
@@ -16,6 +17,7 @@ HASH_KEYS = st.binary(min_size=16, max_size=16)
 MASKS = st.binary(min_size=8, max_size=8)
 MESSAGES = st.binary(max_size=300)
 NAMES = st.text(max_size=8)
+NODES = st.tuples(NAMES, NAMES).filter(lambda nodes: nodes[0] != nodes[1])
 
 
 @st.composite
@@ -92,6 +94,7 @@ def test_masks_shift_tags(one: bytes, two: bytes, key: bytes, message: bytes) ->
     assert tags[0] ^ tags[1] == shift
 
 
+@settings(deadline=None)  # the first call loads scipy
 @given(toeplitz_cases())
 def test_toeplitz_agrees_with_integers_and_is_linear(
     case: tuple[Bits, Bits, Bits, int],
@@ -103,6 +106,7 @@ def test_toeplitz_agrees_with_integers_and_is_linear(
     np.testing.assert_array_equal(toeplitz_hash(one ^ two, seed, output_bits), hash_one ^ hash_two)
 
 
+@settings(deadline=None)  # the first call loads scipy
 @given(toeplitz_cases(), st.integers(0, 2**32))
 def test_toeplitz_is_linear_in_the_seed(case: tuple[Bits, Bits, Bits, int], other: int) -> None:
     string, _, seed, output_bits = case
@@ -117,10 +121,10 @@ def test_toeplitz_is_linear_in_the_seed(case: tuple[Bits, Bits, Bits, int], othe
     st.binary(min_size=BLOCK_BYTES_MIN, max_size=BLOCK_BYTES_MIN + 400),
     NAMES,
     NAMES,
-    st.tuples(NAMES, NAMES).filter(lambda nodes: nodes[0] != nodes[1]),
+    NODES.map(lambda nodes: (NodeName(nodes[0]), NodeName(nodes[1]))),
 )
 def test_every_bit_of_a_block_has_one_use(
-    block: bytes, link: str, session: str, nodes: tuple[str, str]
+    block: bytes, link: str, session: str, nodes: tuple[NodeName, NodeName]
 ) -> None:
     cut = cut_block(block, link, session, nodes, tag_bits_spent=512)
     keys = b"".join(slot.key for slot in cut.slots)

@@ -6,37 +6,27 @@ import uuid
 
 import pytest
 
+from bellhop.hal.operations import NodeName
 from bellhop.stack.keys.ledger import (
     BLOCK_BYTES_MIN,
     MASKS_A_SESSION,
-    SENDER,
-    AuthenticationPool,
+    MASKS_ALICE,
+    MASKS_BOB,
     CutBlock,
-    Direction,
-    Role,
-    Tagged,
     cut_block,
     derive_key_id,
-    mask_direction,
-    mask_number,
-    mask_offset,
-    pool_need,
-    provision,
-    replenish,
     slot_issuer,
 )
 
 BLOCK = hashlib.shake_256(b"a distilled block").digest(96 + 7 * 32 + 5)
-POOL_SECRET = hashlib.shake_256(b"a pool").digest(16 + 3 * 64)
-NODES = ("bob.example", "alice.example")  # here Alice's part is played by the name sorting second
+NODES = (
+    NodeName("bob.example"),
+    NodeName("alice.example"),
+)  # here Alice's part is played by the name sorting second
 
 
-def cut(block: bytes = BLOCK, nodes: tuple[str, str] = NODES) -> CutBlock:
+def cut(block: bytes = BLOCK, nodes: tuple[NodeName, NodeName] = NODES) -> CutBlock:
     return cut_block(block, "fibre-1", "session-9", nodes, tag_bits_spent=512)
-
-
-def pool() -> AuthenticationPool:
-    return provision("alice", "bob", POOL_SECRET)
 
 
 def test_golden_cut() -> None:
@@ -133,86 +123,21 @@ def test_stripes_are_disjoint_and_near_equal() -> None:
         assert all(slot.index % 2 == 0 for slot in low)
 
 
+def test_slots_go_by_the_order_of_names_whoever_plays_alice() -> None:
+    low, high = min(NODES), max(NODES)
+    assert [slot_issuer(NODES, index) for index in range(4)] == [low, high, low, high]
+    assert [slot_issuer(NODES[::-1], index) for index in range(4)] == [low, high, low, high]
+
+
+def test_eight_masks_five_of_alice_three_of_bob() -> None:
+    assert (MASKS_ALICE, MASKS_BOB, MASKS_A_SESSION) == (5, 3, 8)
+    block = cut(nodes=(NODES[1], NODES[0]))
+    assert (block.alice, block.bob) == (NODES[1], NODES[0])
+    assert block.alice_masks == cut().alice_masks  # they go by part, not by name
+
+
 def test_no_secret_shows_in_a_repr() -> None:
     block = cut()
-    shown = repr(block) + repr(pool()) + repr(replenish(provision(*NODES, POOL_SECRET), block))
+    shown = repr(block)
     for secret in (*block.alice_masks, *block.bob_masks, *(slot.key for slot in block.slots)):
         assert secret.hex() not in shown and repr(secret)[2:-1] not in shown
-    for start in range(0, len(POOL_SECRET), 8):
-        assert repr(POOL_SECRET[start : start + 8])[2:-1] not in shown
-
-
-def test_eight_tags_five_of_alice_three_of_bob() -> None:
-    assert set(SENDER) == set(Tagged) and MASKS_A_SESSION == 8
-    assert [pool_need(Role.ALICE), pool_need(Role.BOB)] == [5, 3]
-    for role in Role:
-        offsets = [mask_offset(item) for item in Tagged if SENDER[item] is role]
-        assert offsets == list(range(pool_need(role)))
-
-
-def test_directions_number_their_masks_apart() -> None:
-    assert mask_direction(("b", "a"), "a") is mask_direction(("a", "b"), "a") is Direction.LOW
-    assert mask_direction(("b", "a"), "b") is Direction.HIGH
-    low = {mask_number(Direction.LOW, k) for k in range(100)}
-    high = {mask_number(Direction.HIGH, k) for k in range(100)}
-    assert not low & high and len(low | high) == 200
-    with pytest.raises(AssertionError):
-        mask_direction(("a", "b"), "c")
-    with pytest.raises(AssertionError):
-        mask_direction(("a", "a"), "a")
-
-
-def test_slots_and_masks_use_one_order_of_names() -> None:
-    for index in range(4):
-        issuer = slot_issuer(NODES, index)
-        assert mask_direction(NODES, issuer) == index % 2
-
-
-def test_provisioned_pool() -> None:
-    fresh = pool()
-    assert fresh.hash_key == POOL_SECRET[:16]
-    assert [m.number for m in fresh.unused("alice")] == list(range(0, 30, 2))
-    assert [m.number for m in fresh.unused("bob")] == list(range(1, 18, 2))
-    assert fresh.unused("alice")[5].mask == POOL_SECRET[16 + 64 : 16 + 72]
-    assert fresh.unused("bob")[0].mask == POOL_SECRET[16 + 40 : 16 + 48]
-    assert fresh.masks_added == (15, 9)
-
-
-@pytest.mark.parametrize("size", [0, 16, 17, 16 + 63, 16 + 65])
-def test_a_pool_is_whole_sessions(size: int) -> None:
-    with pytest.raises(AssertionError):
-        provision("alice", "bob", bytes(size))
-
-
-def test_a_mask_is_spent_once() -> None:
-    numbers = [mask.number for mask in pool().unused("alice")[:5]]
-    rest = pool().without(numbers)
-    assert not {mask.number for mask in rest.masks} & set(numbers)
-    with pytest.raises(AssertionError):
-        rest.without(numbers[:1])
-    with pytest.raises(AssertionError):
-        pool().without([0, 0])
-    with pytest.raises(AssertionError):
-        pool().without([1000])
-
-
-def test_pool_covers_sessions_until_it_is_spent() -> None:
-    left, sessions = pool(), 0
-    while left.covers_session("alice", "bob"):
-        spent = left.unused("alice")[:5] + left.unused("bob")[:3]
-        left = left.without([mask.number for mask in spent])
-        sessions += 1
-    assert sessions == 3 and left.masks == ()
-
-
-def test_a_block_pays_for_the_next_session_and_numbers_go_on() -> None:
-    nodes = ("bob", "alice")  # Bob plays Alice's part, so five masks go to his direction
-    block = cut(nodes=nodes)
-    full = pool()
-    before = full.without([mask.number for mask in full.masks])
-    after = replenish(before, block)
-    assert [mask.mask for mask in after.unused("bob")] == list(block.alice_masks)
-    assert [mask.mask for mask in after.unused("alice")] == list(block.bob_masks)
-    assert [mask.number for mask in after.unused("bob")] == [2 * k + 1 for k in range(9, 14)]
-    assert [mask.number for mask in after.unused("alice")] == [2 * k for k in range(15, 18)]
-    assert after.covers_session(*nodes) and not after.covers_session("alice", "bob")
