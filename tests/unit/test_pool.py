@@ -246,6 +246,13 @@ def test_a_pool_file_of_others_or_of_another_version_is_refused() -> None:
         Pool.facts(newer, ALICE, BOB)
 
 
+@pytest.mark.parametrize("low", ["00" * 8, "00" * 31, ""])
+def test_a_damaged_pool_file_is_refused(low: str) -> None:
+    damaged = json.dumps(json.loads(CONTENT) | {"low": low}).encode()
+    with pytest.raises(ConfigError, match="damaged"):
+        Pool.facts(damaged, ALICE, BOB)
+
+
 def test_no_secret_shows_in_a_repr() -> None:
     alice, _ = pools()
     mask, fact = alice.spend()

@@ -25,6 +25,9 @@ TEST_SCALE = 1 << 16
 
 PARAMETERS_BYTES_MAX = 16_384
 
+QBER_MIN = 1e-6
+"""No design promises fewer errors; far below, the arithmetic of its code would overflow."""
+
 KEY_BITS_MIN = 8 * (BLOCK_BYTES_MIN + SLOT_BYTES)
 """A session whose key would not pay for its tags, its id key and one key is not begun."""
 
@@ -189,7 +192,10 @@ def objections(parameters: Parameters, policy: SessionPolicy) -> str | None:
         (2 < p.s_design <= 2.8284272, "S of the design lies outside (2, 2.83)"),
         (1 <= p.deviations <= 10, "the margin of the threshold lies outside 1 to 10 deviations"),
         (0 < p.epsilon <= policy.epsilon, f"epsilon is above {policy.epsilon:g}, the most here"),
-        (0 < p.qber_design < 0.5, "the error rate of the design lies outside (0, 0.5)"),
+        (
+            QBER_MIN <= p.qber_design < 0.5,
+            f"the design's error rate lies outside [{QBER_MIN}, 0.5)",
+        ),
         (0 <= p.code.seed < 1 << 32, "the code's seed is no 32-bit number"),
     )
     for holds, why in checks:

@@ -226,6 +226,8 @@ class Pool:
             hash_key, low, high = (bytes.fromhex(file[k]) for k in ("hash_key", "low", "high"))
         except (ValueError, KeyError, TypeError):
             raise ConfigError("this is not a pool file: provision a new one") from None
+        if len(low) != len(high) or len(low) % MASK_BYTES:
+            raise ConfigError("the pool file is damaged: provision a new one")
         if version != FILE_VERSION or len(hash_key) != HASH_KEY_BYTES:
             raise ConfigError("the pool file is of another version: provision a new one")
         if nodes != sorted((own, peer)):
