@@ -9,7 +9,7 @@ import pytest
 from bellhop.node.sim.run import run_scenario
 from bellhop.node.sim.scenario import Scenario, read_scenario
 
-SEEDS = range(24)
+SEEDS = range(16)
 CAMPAIGN_SEEDS = int(os.environ.get("BELLHOP_CAMPAIGN_SEEDS", "2000"))
 CAMPAIGN_STEP = 100
 
