@@ -116,6 +116,7 @@ class Noise(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a topology may add to degrade a link."""
 
     white: Figure
+    phase: Figure = Figure(0.0, "none in the experiment", "assumed")
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,6 +178,7 @@ class Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             self.state.bloch_a.value, self.state.bloch_b.value, self.state.correlations.value
         )
         state = states.phase_flip(fitted, pattern.phase_flip.value, Side.A)
+        state = states.phase_flip(state, self.noise.phase.value, Side.A)
         return states.white_noise(state, self.noise.white.value)
 
     def announced(self) -> dict[BellState, tuple[float, states.State]]:
@@ -247,7 +249,8 @@ def _check(preset: Preset) -> None:
         lambda metres: metres >= 0.0,
         "is at least 0",
     )
-    require_all({"noise.white": preset.noise.white.value}, _is_probability, "is from 0 to 1")
+    noise = {"noise.white": preset.noise.white.value, "noise.phase": preset.noise.phase.value}
+    require_all(noise, _is_probability, "is from 0 to 1")
     _check_state(preset)
 
 

@@ -18,8 +18,8 @@ from bellhop.hal.identity import valid_name
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX
 from bellhop.node.config_values import Address, Nanoseconds, Section, decode
 from bellhop.node.tls import NAME_BYTES_MAX, PartyKind
+from bellhop.stack.diqkd.parameters import ROUNDS_MAX
 
-ROUNDS_MAX = 1_000_000_000
 PEERS_MAX = 64
 SAES_MAX = 4096
 SOCKET_PATH_BYTES_MAX = 107
@@ -153,7 +153,7 @@ class DiqkdSection(Section, frozen=True, kw_only=True):
     """Error rate of the key basis for which the code is made."""
     epsilon: Annotated[float, Meta(gt=0, lt=1)] = 1e-10
     """Soundness error of a session; under the assumptions that its receipt lists."""
-    block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = BLOCK_ROUNDS_MAX
+    block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = 8_192
     """Rounds that are measured between two announcements."""
     threshold_deviations: Annotated[float, Meta(ge=0, le=10)] = 3.0
     """Standard deviations by which the acceptance threshold lies below s_design."""

@@ -1,6 +1,7 @@
 """What a node's shell has seen: one place that turns it into log records and figures."""
 
 import logging
+import time
 
 from bellhop.node.metrics import Metrics
 from bellhop.node.observe import Fields, Value, note
@@ -30,6 +31,7 @@ class Witness:
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
+        self._passed_s: float | None = None
 
     def note(self, name: str, fields: Fields | None = None, level: int = logging.INFO) -> None:
         """Something happened that concerns whoever reads the log."""
@@ -38,16 +40,27 @@ class Witness:
     def noted(self, action: Note) -> None:
         """A core's note, and the figures that it tells of."""
         fields = action.fields
+        if action.name in ("session_stored", "session_aborted"):
+            self._passed_s = None
         match action.name:
             case "session_stored":
                 bits = (int(fields.get(name, 0)) for name in ("gross_bits", "net_bits"))
                 self.metrics.session_keyed(*bits)
                 self.metrics.scored(float(fields.get("s", 0)), float(fields.get("qber", 0)))
             case "session_aborted":
-                self.metrics.session_aborted(str(fields.get("reason", "")))
+                self.metrics.session_aborted(str(fields.get("kind", "")))
+            case "stage_said" | "stage_heard":
+                self._stage_passed(str(fields.get("stage", "")))
             case _:
                 pass
         note(action.name, fields)
+
+    def _stage_passed(self, stage: str) -> None:
+        """What a stage took, since the one before it; the first of a session is not known."""
+        now_s = time.monotonic()
+        if self._passed_s is not None:
+            self.metrics.stage_took(stage, now_s - self._passed_s)
+        self._passed_s = now_s
 
     def refused(
         self, peer: str, reason: str, detail: str = "", who: str = "the operator of the peer"

@@ -1,5 +1,6 @@
 """`bellhop run`: a node."""
 
+import os
 from pathlib import Path
 
 import click
@@ -26,6 +27,7 @@ def run(context: click.Context, file: Path, as_json: bool) -> None:
     stderr = adopt_stderr(lambda refusal: metrics.refused("", refusal.reason))
     form = "json" if as_json else config.observe.log_format
     configure_logs(config.observe.log_level, form, stderr.stream)
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # workers are started anew, never forked from us
     # Only now: grpc must find stderr as it is to stay.
     from bellhop.node.daemon import run_node
 
@@ -38,11 +40,12 @@ def node_metrics(config: NodeConfig) -> Metrics:
     """The figures of this node, with every word that may become a label."""
     from bellhop.node.conversation import Reason
     from bellhop.node.witness import CORE_REFUSALS
+    from bellhop.stack.diqkd.session import ABORT_KINDS
     from bellhop.stack.messages import Stage
 
     return Metrics(
         peers=[peer.name for peer in config.peer],
-        abort_reasons=(),
+        abort_reasons=[*ABORT_KINDS.values()],
         refusal_reasons=[*Reason, *CORE_REFUSALS],
         stages=[stage.value for stage in Stage],
     )

@@ -192,7 +192,8 @@ class Desk:
         fact = Fact(f"ended/{id_}", reason.encode())
         masks = self.pools[record.peer].drop(id_)
         gone = Persist((fact,), (*record.prefixes, *masks))
-        return [VoidKeys(id_, reason), gone, *self._remember(id_, reason)]
+        answered = self.answer(record.peer, "aborted", reason)
+        return [VoidKeys(id_, reason), gone, *answered, *self._remember(id_, reason)]
 
     def hear_stored(self, peer: NodeName, message: BlockStored) -> list[Action]:
         id_ = message.session
@@ -242,23 +243,27 @@ class Desk:
                 actions += self._remember(id_, ended.reason)
                 del self.sessions[id_]
                 self._peer_stored.discard(id_)
+                peer = session.record.peer
+                actions += self.answer(peer, ended.outcome, ended.reason, ended.fields)
             else:
                 link = session.record.parameters.link  # the fact of it is stored with the keys
                 self._device_sessions[link] = self._device_sessions.get(link, 0) + 1
                 self.held.add(id_)
                 actions += self._confirm(id_) if id_ in self._peer_stored else []
-            actions += self.answer(session.record.peer, ended.outcome, ended.reason, ended.fields)
         return actions
 
     def _confirm(self, id_: SessionId) -> list[Action]:
         """Both ends have the keys: they are deliverable, and the session is done with."""
-        record = self.sessions.pop(id_).record
+        session = self.sessions.pop(id_)
+        record = session.record
         self.held.discard(id_)
         self._peer_stored.discard(id_)
         facts, worn_out = self.pools[record.peer].ready(id_)
         ended = Fact(f"ended/{id_}", b"stored")
         persist = Persist((*facts, ended), (*record.prefixes, *worn_out))
-        return [ConfirmKeys(id_, persist), *self._remember(id_, "stored")]
+        fields = session.ended.fields if session.ended else {}
+        answered = self.answer(record.peer, "stored", "", fields)
+        return [ConfirmKeys(id_, persist), *answered, *self._remember(id_, "stored")]
 
     def _remember(self, session: SessionId, how: str) -> list[Action]:
         """Keep the id of an ended session, and let go of the oldest beyond the bound."""
@@ -275,6 +280,10 @@ class Desk:
     def expect(self, peer: NodeName, number: AskNumber) -> None:
         """An operator waits for how the next session with `peer` ends."""
         self._asks[peer] = number
+
+    def expected(self, peer: NodeName) -> bool:
+        """Whether an operator still waits for the end of a session with `peer`."""
+        return peer in self._asks
 
     def answer(
         self,

@@ -154,7 +154,7 @@ class Distilling:
                 # Bob decodes as soon as the syndrome is there: Alice waits for word of it.
                 return actions + (self._decode() if stage is Stage.VERIFICATION else [])
             if self._pool.masks_left == 0:
-                self.failure = "the authentication pool is used up"
+                self.failure = "authentication failed: the pool is used up"
                 return actions
             body = self._body(stage)
             if not isinstance(body, bytes):
@@ -318,5 +318,5 @@ class Distilling:
         """A job that failed here for good; a code that is not prepared is built when it is used."""
         name = self._jobs.pop(number)
         if name != "prepare":
-            self.failure = f"{name} failed here: {why}"
+            self.failure = f"computation failed here: {name}, {why}"
         return [Note("job_failed", {"job": name, "why": why})]

@@ -110,7 +110,7 @@ class Proposals:
         port = port_to(desk.ports.values(), peer)
         if port is None:
             return f"no port of the memory leads to {peer}"
-        if self._busy(peer):
+        if self._busy(peer) or desk.expected(peer):
             return f"a session with {peer} is under way"
         if len(desk.held_with(peer)) >= HELD_MAX:
             return f"{peer} has not stored the keys of {HELD_MAX} sessions yet"

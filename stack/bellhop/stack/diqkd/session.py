@@ -124,7 +124,7 @@ class Session:
             Persist((fact,), record.prefixes),
             *told,
             Order(Release(p.link, p.request)),
-            Note("session_aborted", {"session": record.session, "reason": reason}),
+            Note("session_aborted", _aborted(record.session, reason)),
         ]
 
     def position(self) -> list[Action]:
@@ -152,7 +152,7 @@ class Session:
             case DeviceGone():
                 actions = measuring.device_gone()
             case Ready() if self._is_another(report):
-                measuring.failure = "the link has another device now"
+                measuring.failure = "link changed: it has another device now"
                 actions = []
             case Ready():
                 actions = measuring.device_ready()
@@ -259,3 +259,22 @@ class Session:
         if (block := self._distilling.block) is not None:
             fields |= {"gross_bits": block.gross_bits, "net_bits": block.net_bits}
         return fields
+
+
+ABORT_KINDS = {
+    "Bell test": "bell_test",
+    "stalled": "stalled",
+    "link": "link",
+    "authentication": "authentication",
+    "reconciliation": "reconciliation",
+    "verification": "verification",
+    "computation": "computation",
+    "given up": "operator",
+    "by ": "peer",
+}
+"""How the reasons of aborts begin, and the word each is counted under."""
+
+
+def _aborted(session: str, reason: str) -> dict[str, str | int | float]:
+    kinds = (kind for begins, kind in ABORT_KINDS.items() if reason.startswith(begins))
+    return {"session": session, "kind": next(kinds, "other"), "reason": reason}
