@@ -55,6 +55,8 @@ _KEEPALIVE = [
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
 ]
+# What the C core says of a called end whose certificate is not that of the peer.
+_NOT_THE_PEER = ("Hostname Verification", "CERTIFICATE_VERIFY_FAILED", "No match found for server")
 # One byte more than our own bound, so that what just breaks it is refused with a reason.
 _LIMITS = [
     ("grpc.max_receive_message_length", ENVELOPE_BYTES_MAX + 1),
@@ -194,7 +196,13 @@ class Peers:
                 failures += 1
                 self._failures[peer] = (failures, why)
                 if failures & (failures - 1) == 0:  # the 1st, 2nd, 4th ...: the log stays short
-                    fields: Fields = {"peer": peer, "tried": failures, "why": why}
+                    who = _who_must_act(why)
+                    fields: Fields = {
+                        "peer": peer,
+                        "tried": failures,
+                        "why": why,
+                        "who_must_act": who,
+                    }
                     self._witness.note("peer_unreachable", fields, logging.WARNING)
             await asyncio.sleep(pause_s * random.uniform(1 - REDIAL_JITTER, 1 + REDIAL_JITTER))  # noqa: S311 - no secret
             pause_s = min(pause_s * REDIAL_GROWTH, REDIAL_MAX_S)
@@ -296,6 +304,13 @@ def _refused_caller(reason: Reason, peer: str, detail: str) -> Refused:
     error = Refused(reason, detail)
     error.fields["peer"] = peer
     return error
+
+
+def _who_must_act(why: str) -> str:
+    """Who can help where nobody answers, or somebody else does: the words are the C core's."""
+    if any(mark in why for mark in _NOT_THE_PEER):
+        return "the operator of the peer"
+    return "the operator of this node if the address is wrong, else that of the peer"
 
 
 def _described(error: BaseException) -> str:
