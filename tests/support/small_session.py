@@ -1,0 +1,43 @@
+"""A network whose sessions end in a key within seconds: ideal pairs, few rounds, an epsilon of 0.9.
+
+Such a key is worth nothing; what is exercised is everything around it.  The threshold lies 4.4
+standard deviations below what the link gives, so that a session without losses fails the Bell test
+once in 200,000, and 1.5 % of errors are corrected where the link has none: a session that loses a
+window of slots in a crash, whose outcomes then count as 0, can still end in a key.
+"""
+
+from pathlib import Path
+
+from bellhop.node.loopback import Layout, lay_out
+
+IDEAL = Path(__file__).parents[1] / "scenarios" / "ideal.toml"
+
+ROUNDS = 50_000
+BLOCK_ROUNDS = 500
+SLOTS = ROUNDS // BLOCK_ROUNDS
+
+_DIQKD = """
+[diqkd]
+rounds = {rounds}
+test_probability = "3/32"
+s_design = 2.77
+qber_design = 0.015
+epsilon = 0.9
+block_rounds = {block_rounds}
+threshold_deviations = 3.0
+"""
+
+
+def diqkd(block_rounds: int = BLOCK_ROUNDS) -> str:
+    """The sections of a node's file that make its sessions small."""
+    return _DIQKD.format(rounds=ROUNDS, block_rounds=block_rounds)
+
+
+def lay_out_small(folder: Path) -> Layout:
+    """The files of an emulator of ideal pairs and of two nodes, in the new `folder`."""
+    layout = lay_out(folder, sections=diqkd())
+    text = layout.emulator.read_text(encoding="utf-8")
+    assert 'preset = "oxford"' in text
+    text = text.replace('preset = "oxford"', f'preset_file = "{IDEAL}"')
+    layout.emulator.write_text(text, encoding="utf-8")
+    return layout
