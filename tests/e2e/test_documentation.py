@@ -53,3 +53,26 @@ def test_two_nodes_step_by_step(tmp_path: Path) -> None:
     assert (tmp_path / "opened.txt").read_text() == "meet me at the midpoint\n"
     assert "stored_key_count" in done.stdout
     assert "arXiv:2109.14600" in done.stdout
+
+
+def test_the_readme_in_two_terminals(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second = (
+        re.findall(rf"^```sh terminal-{n}\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)[0]
+        for n in (1, 2)
+    )
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    hold = ["bash", "-c", f"exec {first}"]
+    with subprocess.Popen(hold, cwd=tmp_path, stderr=subprocess.PIPE) as held:
+        try:
+            assert held.stderr is not None
+            assert any(b"are up" in line for line in held.stderr)
+            use = ["bash", "-euo", "pipefail", "-c", second]
+            done = subprocess.run(use, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert (tmp_path / "letter.md").read_text(encoding="utf-8") == readme
+        finally:
+            held.terminate()
+    assert held.returncode == 0

@@ -1,5 +1,6 @@
 """The demonstration: from an emulated fibre to an encrypted file, with every program as it is."""
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -73,6 +74,15 @@ def run_demo(
                 for node in NODES
             }
     return document
+
+
+def hold_network(folder: Path, degrade: bool, tell: Tell) -> None:
+    """Make a network in `folder` and keep it up until this process is interrupted."""
+    layout = lay_out(folder, DEGRADED if degrade else None)
+    with contextlib.suppress(KeyboardInterrupt), network(layout) as processes:
+        tell(f"alice and bob are up, their files are in {folder}; Ctrl-C stops them")
+        processes.wait_for_an_end()
+    tell("stopped")
 
 
 def both_have_it(processes: Processes) -> None:

@@ -237,6 +237,17 @@ class Processes:
                 raise TimeoutError(f"{name} does not come to it: {status}")
             self._pause()
 
+    def wait_for_an_end(self) -> None:
+        """Until one of the processes ends, which none should.  Raises ProcessEnded."""
+        while True:
+            for name, process in self.running.items():
+                if (code := process.poll()) is not None:
+                    raise ProcessEnded(
+                        f"{name} ended with exit code {code}: see {self.layout.log(name)}",
+                        code=code,
+                    )
+            self._pause()
+
     def wait_ready(self) -> None:
         """Until both nodes see their memory and one another."""
         for name in NODES:

@@ -25,23 +25,30 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="New folder for all its files.",
 )  # fmt: skip
 @click.option("--degrade", is_flag=True, help="Spoil the link to S below 2.55: the session aborts.")
+@click.option("--hold", is_flag=True, help="Run no session: start the network, end with Ctrl-C.")
 @json_option
 @click.pass_context
-def demo(context: click.Context, rounds: int, folder: Path, degrade: bool, as_json: bool) -> None:
+def demo(
+    context: click.Context, rounds: int, folder: Path, degrade: bool, hold: bool, as_json: bool
+) -> None:
     """From an emulated fibre to an encrypted file.
 
     Starts an emulator and two nodes as three processes with certificates of their own, makes a
     device-independent key from heralded pairs, and seals a file under it at one node that is opened
     at the other. The outcomes are emulated, by the figures of the Oxford experiment of 2022.
 
-    Leaves nothing running. Exit codes: 0 a key (with --degrade: the abort), 3 an abort, 1 else.
+    With --hold the network stays for commands of your own. Either way nothing is left running
+    in the end. Exit codes: 0 a key (with --degrade: the abort), 3 an abort, 1 else.
     """
     from bellhop.node.cli.progress import SessionBar
-    from bellhop.node.demo import run_demo
+    from bellhop.node.demo import hold_network, run_demo
 
     # As Ctrl-C does, so that what was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = free_folder(folder.resolve())
+    if hold:
+        hold_network(folder, degrade, lambda step: click.echo(f"- {step}", err=True))
+        return
     with SessionBar(shown=not as_json) as bar:
         document = run_demo(folder, rounds, degrade, bar.tell, bar.moved)
     click.echo(to_json(document) if as_json else _account(document))

@@ -67,6 +67,6 @@ class SessionBar:
         if done < _AFTER_ROUNDS:
             return
         if self._stages is None:
-            total = len(STAGES) - _AFTER_ROUNDS
+            total = len(STAGES) - _AFTER_ROUNDS - 1
             self._stages = bar.add_task("distilling", total=total, unit="stages")
         bar.update(self._stages, description=session.stage, completed=done - _AFTER_ROUNDS)
