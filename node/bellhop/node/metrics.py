@@ -117,11 +117,14 @@ class Metrics:
         if peer in self._peers:
             self._connected.labels(peer).set(int(connected))
 
-    def refused(self, peer: str, reason: str) -> None:
-        """Something of `peer` was refused; a peer that is not configured counts as "other"."""
-        self._refusals.labels(
-            _listed(peer, self._peers), _listed(reason, self._refusal_reasons)
-        ).inc()
+    def refused(self, peer: str, reason: str) -> tuple[str, str]:
+        """Something of `peer` was refused; a peer that is not configured counts as "other".
+
+        Returns the labels of its series, of which there are only so many.
+        """
+        labels = (_listed(peer, self._peers), _listed(reason, self._refusal_reasons))
+        self._refusals.labels(*labels).inc()
+        return labels
 
     def stage_took(self, stage: str, seconds: float) -> None:
         """A stage of a session ended."""

@@ -29,7 +29,7 @@ LINE_CHARACTERS_MAX = 2000
 
 REFUSALS_BURST = 20
 REFUSALS_PER_SECOND = 2.0
-"""Refused handshakes beyond this are counted, not logged: whoever knocks must not fill the disk."""
+"""Refusals of a kind beyond this are counted, not logged: whoever knocks must not fill the disk."""
 
 LOGGER = logging.getLogger("bellhop")
 
@@ -160,6 +160,27 @@ def refusal_of(line: str) -> Refusal | None:
     return Refusal(reason, detail[:LINE_CHARACTERS_MAX])
 
 
+class Allowance:
+    """How many records of one kind may be written: a burst, then so many a second."""
+
+    def __init__(self) -> None:
+        self._left = float(REFUSALS_BURST)
+        self._looked_s = time.monotonic()
+        self._not_shown = 0
+
+    def take(self) -> dict[str, Value] | None:
+        """The fields to add to a record that may be written; None if it may not."""
+        now_s = time.monotonic()
+        earned = (now_s - self._looked_s) * REFUSALS_PER_SECOND
+        self._left, self._looked_s = min(self._left + earned, float(REFUSALS_BURST)), now_s
+        if self._left < 1.0:
+            self._not_shown += 1
+            return None
+        self._left -= 1.0
+        not_shown, self._not_shown = self._not_shown, 0
+        return {"not_shown": not_shown} if not_shown else {}
+
+
 class AdoptedStderr:
     """File descriptor 2 read line by line, until `close`; `stream` is the true stderr."""
 
@@ -173,9 +194,7 @@ class AdoptedStderr:
         os.dup2(write_end, 2)
         os.close(write_end)
         self._on_refusal = on_refusal
-        self._allowance = REFUSALS_BURST * 1.0
-        self._allowed_at = time.monotonic()
-        self._not_shown = 0
+        self._allowance = Allowance()
         self._closed = False
         self._thread = threading.Thread(
             target=self._read, args=(read_end,), name="stderr", daemon=True
@@ -210,28 +229,16 @@ class AdoptedStderr:
             return
         if self._on_refusal:
             self._on_refusal(refusal)
-        if not self._allowed():
-            self._not_shown += 1
+        more = self._allowance.take()
+        if more is None:
             return
         fields: dict[str, Value] = {
             "reason": refusal.reason,
             "detail": refusal.detail,
             "who_must_act": "the operator of the peer",
+            **more,
         }
-        if self._not_shown:
-            fields["not_shown"] = self._not_shown
-            self._not_shown = 0
         note(_HANDSHAKE, fields, logging.WARNING)
-
-    def _allowed(self) -> bool:
-        now = time.monotonic()
-        earned = (now - self._allowed_at) * REFUSALS_PER_SECOND
-        self._allowance = min(self._allowance + earned, float(REFUSALS_BURST))
-        self._allowed_at = now
-        if self._allowance < 1.0:
-            return False
-        self._allowance -= 1.0
-        return True
 
 
 def adopt_stderr(on_refusal: Callable[[Refusal], None] | None = None) -> AdoptedStderr:

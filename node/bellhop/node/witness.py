@@ -4,24 +4,35 @@ import logging
 import time
 
 from bellhop.node.metrics import Metrics
-from bellhop.node.observe import Fields, Value, note
+from bellhop.node.observe import Allowance, Fields, Value, note
 from bellhop.stack.core import Note
 
 DETAIL_CHARACTERS_MAX = 300
 
 CORE_REFUSALS = (
+    "accept_of_another_proposal",
     "accept_unexpected",
     "allocation",
     "decoded_unexpected",
+    "link_block",
+    "link_digest",
+    "link_window",
     "mask_unknown",
     "mask_used_before",
     "peer_unknown",
+    "pool_worn",
     "position_length",
     "proposal_malformed",
     "session_unknown",
     "slot_done_unexpected",
     "stage_changed",
+    "stage_malformed",
+    "stage_not_theirs",
     "tag_wrong",
+    "tests_changed",
+    "tests_length",
+    "tests_unexpected",
+    "tests_window",
 )
 """The reasons of a core's `Refuse` that have a series of their own; any other counts as other."""
 
@@ -32,6 +43,7 @@ class Witness:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self._passed_s: float | None = None
+        self._allowances: dict[tuple[str, str], Allowance] = {}
 
     def note(self, name: str, fields: Fields | None = None, level: int = logging.INFO) -> None:
         """Something happened that concerns whoever reads the log."""
@@ -49,6 +61,12 @@ class Witness:
                 self.metrics.scored(float(fields.get("s", 0)), float(fields.get("qber", 0)))
             case "session_aborted":
                 self.metrics.session_aborted(str(fields.get("kind", "")))
+            case "proposal_declined":
+                labels = (str(fields.get("peer", "")), action.name)
+                more = self._allowances.setdefault(labels, Allowance()).take()
+                if more is None:
+                    return
+                fields = {**fields, **more}
             case "stage_said" | "stage_heard":
                 self._stage_passed(str(fields.get("stage", "")))
             case _:
@@ -65,11 +83,19 @@ class Witness:
     def refused(
         self, peer: str, reason: str, detail: str = "", who: str = "the operator of the peer"
     ) -> None:
-        """Something that `peer` did is refused; `reason` is a word of a fixed list."""
-        self.metrics.refused(peer, reason)
+        """Something that `peer` did is refused; `reason` is a word of a fixed list.
+
+        All are counted.  Of many alike in a short time some are not logged, and the next that is
+        says how many: a peer must not fill the disk, nor hide one refusal behind others.
+        """
+        labels = self.metrics.refused(peer, reason)
+        more = self._allowances.setdefault(labels, Allowance()).take()
+        if more is None:
+            return
         fields: dict[str, Value] = {"peer": peer, "reason": str(reason), "who_must_act": who}
         if detail:
             fields["detail"] = detail[:DETAIL_CHARACTERS_MAX]
+        fields |= more
         note("refused", fields, logging.WARNING)
 
     def connected(self, peer: str, connected: bool, why: str = "") -> None:
