@@ -185,7 +185,7 @@ async def still_serves(authority: Authority, bob: End) -> None:
     [
         (PartyKind.NODE, "mallory", "other", Reason.STRANGER),
         (PartyKind.SAE, "alice", "alice", Reason.STRANGER),
-        (PartyKind.KME, "alice", "other", Reason.STRANGER),
+        (PartyKind.KME, "alice", "alice", Reason.STRANGER),
         (PartyKind.NODE, "carol", "carol", Reason.WRONG_CALLER),
         (PartyKind.NODE, "bob", "other", Reason.STRANGER),
     ],

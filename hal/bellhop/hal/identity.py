@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 
 from bellhop.hal.errors import PeerError
 
-Kind = Literal["node", "emulator", "sae"]
+Kind = Literal["node", "emulator", "kme", "sae"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 NAME_CHARACTERS_MAX = 63
