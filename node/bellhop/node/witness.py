@@ -51,7 +51,7 @@ class Witness:
 
     def noted(self, action: Note) -> None:
         """A core's note, and the figures that it tells of."""
-        fields = action.fields
+        fields, level = action.fields, logging.INFO
         if action.name in ("session_stored", "session_aborted"):
             self._passed_s = None
         match action.name:
@@ -61,6 +61,9 @@ class Witness:
                 self.metrics.scored(float(fields.get("s", 0)), float(fields.get("qber", 0)))
             case "session_aborted":
                 self.metrics.session_aborted(str(fields.get("kind", "")))
+            case "device_gone":
+                fields = {**fields, "who_must_act": "the operator of the memory"}
+                level = logging.WARNING
             case "proposal_declined":
                 labels = (str(fields.get("peer", "")), action.name)
                 more = self._allowances.setdefault(labels, Allowance()).take()
@@ -71,7 +74,7 @@ class Witness:
                 self._stage_passed(str(fields.get("stage", "")))
             case _:
                 pass
-        note(action.name, fields)
+        note(action.name, fields, level)
 
     def _stage_passed(self, stage: str) -> None:
         """What a stage took, since the one before it; the first of a session is not known."""
