@@ -6,135 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.support.cores import (
-    ALICE,
-    BOB,
-    OTHER,
-    SESSION,
-    bits_of,
-    facts_of,
-    kinds,
-    measured_records,
-    plan,
-    pools,
-    port,
-    told,
-)
+from tests.support.cores import ALICE, BOB, OTHER, SESSION, bits_of, facts_of, kinds, told
+from tests.support.distilling import NOW_NS, Both, P, reasons, restarted, stores
 
-from bellhop.hal.operations import NodeName, Side
-from bellhop.node.chance import SeededRng
+from bellhop.hal.operations import NodeName
 from bellhop.stack.codec import pack
-from bellhop.stack.core import Action, Compute, Persist, Refuse, StoreKeys, Tell
-from bellhop.stack.diqkd.distil import Distilling
-from bellhop.stack.diqkd.jobs import Amplify, Corrected, Decode, Encode, Encoded, Prepare
-from bellhop.stack.diqkd.pool import FORGERIES_MAX, Pool
-from bellhop.stack.diqkd.record import Record, restore
+from bellhop.stack.core import Compute, Persist, Tell
+from bellhop.stack.diqkd.jobs import Corrected
+from bellhop.stack.diqkd.pool import FORGERIES_MAX
 from bellhop.stack.diqkd.stages import ORDER, SENT_BY_ALICE, key_bits_whole, read_decision
 from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, verification_tag
-from bellhop.stack.ids import JobNumber
 from bellhop.stack.messages import BlockStored, Decoded, Stage, Tagged
-
-P = plan()
-NOW_NS = 1_000
-SYNDROME = Encoded(bytes(range(32)), bytes(-(-P.code.syndrome_bits // 8)))
-
-
-class OneEnd:
-    """One end after its last round; jobs are done when they are ordered, with these results."""
-
-    def __init__(self, own: NodeName, record: Record, pool: Pool, corrected: object) -> None:
-        self.own = own
-        self.record = record
-        self.pool = pool
-        self.corrected = corrected
-        self.facts: dict[str, bytes] = {}
-        self.actions: list[Action] = []
-        self.jobs = 0
-        self.distilling = self._new()
-
-    def _new(self) -> Distilling:
-        side = Side.A if self.own == ALICE else Side.B
-        rng = SeededRng(5, self.own, self.jobs)
-        return Distilling(self.record, self.pool, rng, port(side), 3, self._number)
-
-    def _number(self) -> JobNumber:
-        self.jobs += 1
-        return JobNumber(self.jobs)
-
-    def do(self, actions: list[Action]) -> list[Action]:
-        """What follows from these actions at this end alone."""
-        self.facts |= {fact.name: fact.payload for fact in facts_of(actions)}
-        done = list(actions)
-        for action in actions:
-            if isinstance(action, Compute):
-                done += self.do(self.distilling.computed(NOW_NS, action.job, self.work(action)))
-        return done
-
-    def work(self, order: Compute) -> object:
-        match order.work:
-            case Prepare():
-                return b""
-            case Encode():
-                return SYNDROME
-            case Decode():
-                return self.corrected
-            case Amplify():
-                return order.work.run()
-        raise AssertionError(order)
-
-    def advance(self) -> list[Action]:
-        return self.note(self.do(self.distilling.advance(NOW_NS)))
-
-    def hear(self, message: object) -> list[Action]:
-        match message:
-            case Tagged():
-                return self.note(self.do(self.distilling.hear_tagged(NOW_NS, message)))
-            case Decoded():
-                return self.note(self.do(self.distilling.hear_decoded(NOW_NS)))
-        return []
-
-    def note(self, actions: list[Action]) -> list[Action]:
-        self.actions += actions
-        return actions
-
-
-class Both:
-    """Two ends; `corrected` is what Bob's decoder finds, her string if not said otherwise."""
-
-    def __init__(self, losses: int = 0, errors: int = 0, masks: int = 16) -> None:
-        records, shared = measured_records(losses, errors), pools(masks)
-        corrected = Corrected(bits_of(records[ALICE]))
-        self.ends = {own: OneEnd(own, records[own], shared[own], corrected) for own in (ALICE, BOB)}
-        self.alice, self.bob = self.ends[ALICE], self.ends[BOB]
-        self.said: list[Tagged] = []
-
-    def run(self, until: Stage | None = None) -> None:
-        """Carry what is said, up to and without hearing `until`."""
-        waiting = [(ALICE, m) for m in told(self.alice.advance())]
-        waiting += [(BOB, m) for m in told(self.bob.advance())]
-        while waiting:
-            speaker, message = waiting.pop(0)
-            if isinstance(message, Tagged):
-                self.said.append(message)
-                if message.stage is until:
-                    return
-            listener = self.ends[OTHER[speaker]]
-            waiting += [(listener.own, m) for m in told(listener.hear(message))]
-
-    def last(self, stage: Stage) -> Tagged:
-        return next(m for m in self.said if m.stage is stage)
-
-    def listener(self, stage: Stage) -> OneEnd:
-        return self.bob if SENT_BY_ALICE[stage] else self.alice
-
-
-def stores(end: OneEnd) -> list[StoreKeys]:
-    return [action for action in end.actions if isinstance(action, StoreKeys)]
-
-
-def reasons(actions: list[Action]) -> list[str]:
-    return [a.reason for a in actions if isinstance(a, Refuse)]
-
 
 # --- a good end -----------------------------------------------------------------------------------
 
@@ -400,27 +282,6 @@ def test_without_masks_the_session_fails_and_does_not_raise() -> None:
 
 
 # --- restarts -------------------------------------------------------------------------------------
-
-
-def restarted(end: OneEnd) -> OneEnd:
-    """The same end from its facts alone; its memory is gone."""
-    own, stored = end.own, end.record.stored
-    known = Record(P, own, OTHER[own], agreed=True, stored=stored).parameters_fact()
-    facts = {known.name: known.payload} | end.facts
-    for slot in range(0 if stored else end.record.request.slots):
-        span = end.record.request.span(slot)
-        arrays = (end.record.tests[span], end.record.settings[span], end.record.patterns[span])
-        fresh = Record(P, own, OTHER[own], agreed=True)
-        both = (fresh.draw(slot, *arrays), fresh.measure(slot, end.record.outcomes[span]))
-        facts |= {fact.name: fact.payload for fact in both}
-    (record,) = restore(own, facts)
-    record.peer_done[:] = True
-    again = OneEnd(own, record, end.pool, end.corrected)
-    again.facts = facts
-    again.actions = list(end.actions)
-    again.jobs = end.jobs + 100
-    again.distilling = again._new()
-    return again
 
 
 @pytest.mark.parametrize("own", [ALICE, BOB])
