@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from bellhop.node.cli.main import main
+from bellhop.node.sim.checkers import Violation
+from bellhop.node.sim.run import run_scenario
 from bellhop.node.sim.scenario import read_scenario, two_nodes
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
@@ -65,6 +68,24 @@ def test_the_example_is_the_scenario_without_a_name() -> None:
         built_in.sessions,
         built_in.faults,
     )
+
+
+def test_an_error_says_what_repeats_it() -> None:
+    def interrupted(_pairs: int) -> None:
+        raise Violation("shown to be found")
+
+    scenario = replace(read_scenario(SMALL), sessions=1)
+    with pytest.raises(Violation) as raised:
+        run_scenario(scenario, 3, interrupted)
+    (note,) = raised.value.__notes__
+    assert note.startswith(f"repeat it with: bellhop sim {SMALL} ")
+    assert "--seed 3 --rounds 32000 --sessions 1 --faults swarm" in note
+
+
+def test_too_few_rounds_are_refused_before_anything_is_run() -> None:
+    refused = CliRunner().invoke(main, ["sim", str(SMALL), "--rounds", "2000", "--json"])
+    assert refused.exit_code == 2
+    assert json.loads(refused.stderr)["fields"]["field"] == "rounds"
 
 
 LINK = '[[link]]\nname = "fibre"\na = "alice"\nb = "bob"\npreset = "oxford"\n'

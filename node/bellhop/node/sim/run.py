@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from bellhop.hal.emulator.nature import Link
+from bellhop.hal.errors import ConfigError
 from bellhop.node.sim.checkers import Invariants, Violation
 from bellhop.node.sim.faults import NO_FAULTS, Faults, kinds, swarm_faults
 from bellhop.node.sim.scenario import Scenario
 from bellhop.node.sim.world import World
 from bellhop.stack.core import AbortSession, RunSession
+from bellhop.stack.diqkd.jobs import Plan
+from bellhop.stack.diqkd.parameters import objections
 from bellhop.stack.ids import AskNumber, SessionId
 
 SECOND_NS = 1_000_000_000
@@ -70,13 +73,29 @@ def command(scenario: Scenario, seed: int) -> str:
 
 
 def run_scenario(scenario: Scenario, seed: int, progress: Progress = lambda _pairs: None) -> Report:
-    """Raises Violation, with the command that repeats it, if an invariant does not hold."""
+    """Raises Violation if an invariant does not hold; a note on any error says what repeats it.
+
+    ConfigError if no session of the scenario could make a key.
+    """
+    require_key(scenario)
     swarm = scenario.faults == "swarm"
     faults = swarm_faults(seed, _session_ns(scenario), scenario.sessions) if swarm else NO_FAULTS
     try:
         return Run(scenario, seed, faults, progress).report()
-    except AssertionError as error:
-        raise Violation(f"{error}\nrepeat it with: {command(scenario, seed)}") from error
+    except Exception as error:
+        error.add_note(f"repeat it with: {command(scenario, seed)}")
+        raise
+
+
+def require_key(scenario: Scenario) -> None:
+    """What two nodes would answer each operator, said before anything is run."""
+    link = scenario.links[0]
+    nobody = SessionId("0" * 32)
+    plan = Plan(nobody, link.name, link.a, link.b, scenario.rounds, 0, scenario.policy)
+    planned = plan.run()
+    why = planned if isinstance(planned, str) else objections(planned, scenario.policy)
+    if why:
+        raise ConfigError(f"rounds: {why}", "rounds")
 
 
 def _session_ns(scenario: Scenario) -> int:
