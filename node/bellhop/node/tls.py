@@ -315,24 +315,35 @@ def client_context(credentials: Credentials, expect: Party | None = None) -> ssl
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load(context, credentials)
     if expect is not None:
-        context.sslobject_class = _checked_connection(expect)
+        _check_connections(context, expect)
     return context
 
 
-def _checked_connection(expect: Party) -> type[ssl.SSLObject]:
-    class CheckedConnection(ssl.SSLObject):
+def _check_connections(context: ssl.SSLContext, expect: Party) -> None:
+    """Check the server in the handshake, of an event loop and of a blocking socket alike."""
+
+    def check(peercert: dict[str, Any] | None) -> None:
+        try:
+            found = party_of_peercert(peercert)
+        except PeerError as error:
+            raise ssl.SSLCertVerificationError(error.message) from error
+        if found != expect:
+            raise ssl.SSLCertVerificationError(
+                f"the certificate is that of {found}, and {expect} was called"
+            )
+
+    class CheckedObject(ssl.SSLObject):
         def do_handshake(self) -> None:
             super().do_handshake()
-            try:
-                found = party_of_peercert(self.getpeercert())
-            except PeerError as error:
-                raise ssl.SSLCertVerificationError(error.message) from error
-            if found != expect:
-                raise ssl.SSLCertVerificationError(
-                    f"the certificate is that of {found}, and {expect} was called"
-                )
+            check(self.getpeercert())
 
-    return CheckedConnection
+    class CheckedSocket(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            check(self.getpeercert())
+
+    context.sslobject_class = CheckedObject
+    context.sslsocket_class = CheckedSocket
 
 
 def _load(context: ssl.SSLContext, credentials: Credentials) -> None:
