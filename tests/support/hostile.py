@@ -55,10 +55,11 @@ class Lab:
     def credentials(self, kind: PartyKind, name: str) -> Credentials:
         return credentials_of(self.layout.folder / "pki", kind, name)
 
-    def issue(self, kind: PartyKind, name: str) -> None:
-        """A certificate of the network's own authority."""
+    def issue(self, kind: PartyKind, name: str) -> Credentials:
+        """A new certificate of the network's own authority."""
         now = datetime.datetime.now(datetime.UTC)
-        pki.issue(self.layout.folder / "pki", Party(kind, name), now=now)
+        files = pki.issue(self.layout.folder / "pki", Party(kind, name), now=now)
+        return read_credentials(files.certificate, files.key, files.authority)
 
     def run_session(self, *moved: Callable[[Progress], None]) -> dict[str, Any]:
         """A session that alice's operator asks for; returns its end there."""
@@ -153,10 +154,15 @@ def credentials_of(folder: Path, kind: PartyKind, name: str) -> Credentials:
 
 
 @contextmanager
-def running_lab(folder: Path, sections: str = "") -> Iterator[Lab]:
-    """A network with small sessions and hostile wires, ready; `sections` go into both files."""
+def running_lab(folder: Path, sections: str = "", etsi: str = "") -> Iterator[Lab]:
+    """A network with small sessions and hostile wires, ready.
+
+    `sections` go into both nodes' files, `etsi` into the section of that name.
+    """
     layout = lay_out(folder, None, diqkd(BLOCK_ROUNDS) + _ADAM + sections)
-    _edit(layout.emulator, 'preset = "oxford"', f'preset_file = "{IDEAL}"')
+    for name in NODES:
+        edit(layout.node(name), "[etsi]\n", f"[etsi]\n{etsi}")
+    edit(layout.emulator, 'preset = "oxford"', f'preset_file = "{IDEAL}"')
     loop = Loop()
     alice, bob = (load_config(layout.node(name)) for name in NODES)
     pki = folder / "pki"
@@ -172,8 +178,8 @@ def running_lab(folder: Path, sections: str = "") -> Iterator[Lab]:
     )
     processes = Processes(layout)
     lab = Lab(processes, peers, memory)
-    _edit(layout.node("alice"), str(bob.peers.listen), f"127.0.0.1:{peers.start()}")
-    _edit(layout.node("alice"), str(alice.memory.address), f"127.0.0.1:{memory.start()}")
+    edit(layout.node("alice"), str(bob.peers.listen), f"127.0.0.1:{peers.start()}")
+    edit(layout.node("alice"), str(alice.memory.address), f"127.0.0.1:{memory.start()}")
     for own, peer, way in ((*NODES, "--new"), (*NODES[::-1], "--from")):
         config = ["--config", str(layout.node(own))]
         processes.command("pool", "provision", *config, "--peer", peer, way, str(layout.pool))
@@ -196,7 +202,8 @@ def running_lab(folder: Path, sections: str = "") -> Iterator[Lab]:
         loop.close()
 
 
-def _edit(file: Path, old: str, new: str) -> None:
+def edit(file: Path, old: str, new: str) -> None:
+    """Change what stands once in a file."""
     text = file.read_text(encoding="utf-8")
     assert text.count(old) == 1, f"{old} stands once in {file.name}"
     file.write_text(text.replace(old, new), encoding="utf-8")
