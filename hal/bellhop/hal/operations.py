@@ -5,7 +5,7 @@ request.  Everything about its rounds travels as arrays of one entry a round, ne
 round.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NewType
 
@@ -86,7 +86,7 @@ class Measure:
     link: LinkName
     request: RequestId
     block: int
-    settings: NDArray[np.uint8]
+    settings: NDArray[np.uint8] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,8 @@ class Measured:
     link: LinkName
     request: RequestId
     block: int
-    outcomes: NDArray[np.uint8]
-    answered: NDArray[np.bool_]
+    outcomes: NDArray[np.uint8] = field(repr=False)
+    answered: NDArray[np.bool_] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def node_core(config: NodeConfig, restored: Restored) -> Stepped:
         deviations=diqkd.threshold_deviations,
         epsilon=diqkd.epsilon,
         block_rounds=diqkd.block_rounds,
+        stall_ns=diqkd.stall,
     )
     peers = tuple(NodeName(peer.name) for peer in config.peer)
     settings = NodeSettings(NodeName(config.node.name), peers, policy)
