@@ -156,7 +156,7 @@ class DiqkdSection(Section, frozen=True, kw_only=True):
     block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = 8_192
     """Rounds that are measured between two announcements."""
     stall: Nanoseconds = Nanoseconds(600_000_000_000)
-    """How long a session waits for anything new before it is given up; longer than a block takes."""
+    """How long a session waits for anything new before it ends; longer than a block takes."""
     threshold_deviations: Annotated[float, Meta(ge=1, le=10)] = 3.0
     """Standard deviations by which the acceptance threshold lies below s_design."""
 
