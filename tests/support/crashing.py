@@ -185,6 +185,7 @@ class Journal:
             case Tell(_, Tagged(session, stage, body, batch, number, tag)):
                 said = join(session.encode(), stage.value.encode(), body, tag)
                 self.write("masked", f"{batch}/{number}", said)
+                self.write("said", f"{session}/{stage.value}", said)
             case Tell(_, TestRounds(session, slot, tests)):
                 self.write("announced", f"{session}/{slot}", tests.tobytes())
             case StoreKeys(block):
