@@ -106,7 +106,8 @@ LINK = '[[link]]\nname = "fibre"\na = "alice"\nb = "bob"\npreset = "oxford"\n'
         (LINK + "\n[session]\nepsilon = 2.0\n", "session.epsilon"),
         (LINK + "\n[session]\ns_design = 1.0\n", "session.s_design"),
         (LINK + "\n[session]\nstall_s = 0.0\n", "session.stall_s"),
-        (LINK + "\n" + LINK, "link"),
+        (LINK + "\n" + LINK, "link[1].name"),
+        (LINK + "\n" + LINK.replace('"fibre"', '"other"'), "link"),
     ],
 )
 def test_a_wrong_scenario_is_refused_by_its_field(tmp_path: Path, text: str, field: str) -> None:

@@ -96,7 +96,7 @@ def parse_topology(text: str, path: Path) -> Topology:
         key=folder / emulator.tls.key,
         authority=folder / emulator.tls.authority,
         port_file=folder / emulator.port_file if emulator.port_file else None,
-        links=_links(file.link, folder),
+        links=read_links(file.link, folder),
     )
 
 
@@ -115,7 +115,8 @@ def _clock(clock: Literal["real", "fast"] | ScaledClock) -> Clock:
     return Clock(fast=clock == "fast")
 
 
-def _links(sections: tuple[LinkSection, ...], folder: Path) -> tuple[Link, ...]:
+def read_links(sections: tuple[LinkSection, ...], folder: Path) -> tuple[Link, ...]:
+    """The links of a file in `folder`, checked, with their presets.  Raises ConfigError."""
     require(1 <= len(sections) <= LINKS_MAX, "link", f"has 1 to {LINKS_MAX} entries")
     links = []
     names: set[str] = set()

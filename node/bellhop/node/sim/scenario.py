@@ -9,10 +9,9 @@ import msgspec
 
 from bellhop.hal.configuration import decode_toml, read_text, require
 from bellhop.hal.emulator.nature import Link
-from bellhop.hal.emulator.topology import LinkSection
-from bellhop.hal.identity import valid_name
+from bellhop.hal.emulator.topology import LinkSection, read_links
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName
-from bellhop.hal.preset import load_preset, read_preset
+from bellhop.hal.preset import load_preset
 from bellhop.stack.diqkd.parameters import ROUNDS_MAX, TEST_SCALE, SessionPolicy
 
 SESSIONS_MAX = 1_000
@@ -98,26 +97,10 @@ def checked(scenario: Scenario) -> Scenario:
 
 
 def _links(sections: tuple[LinkSection, ...], folder: Path) -> tuple[Link, ...]:
-    require(len(sections) > 0, "link", "has at least one entry")
-    links = []
-    for index, section in enumerate(sections):
-        where = f"link[{index}]"
-        for end in ("name", "a", "b"):
-            require(valid_name(getattr(section, end)), f"{where}.{end}", "is not a valid name")
-        require(section.a != section.b, f"{where}.b", "is another node than a")
-        one = (section.preset is None) != (section.preset_file is None)
-        require(one, f"{where}.preset", "or preset_file, one of them, is given")
-        overrides = dict(section.set)
-        preset = (
-            load_preset(section.preset, overrides)
-            if section.preset is not None
-            else read_preset(folder / str(section.preset_file), overrides)
-        )
-        links.append(Link(LinkName(section.name), NodeName(section.a), NodeName(section.b), preset))
+    links = read_links(sections, folder)
     pairs = {frozenset((link.a, link.b)) for link in links}
-    require(len({link.name for link in links}) == len(links), "link", "names are all different")
     require(len(pairs) == len(links), "link", "joins each two nodes once")
-    return tuple(links)
+    return links
 
 
 def _policy(section: SessionSection) -> SessionPolicy:
