@@ -36,13 +36,13 @@ from bellhop.node.driver import CoreFailed, Driver, Ends
 from bellhop.node.errors import meaning_of
 from bellhop.node.etsi014 import Sae, make_app, make_runner
 from bellhop.node.files import write_port_file
+from bellhop.node.frames import raised_in
 from bellhop.node.keystore import KeyStore
 from bellhop.node.metrics import Metrics, start_metrics
 from bellhop.node.peers import Peers
 from bellhop.node.process import forbid_dumps, notify_supervisor
 from bellhop.node.tasks import Tasks
 from bellhop.node.tls import Credentials, server_context
-from bellhop.node.trace import frames_of
 from bellhop.node.witness import Witness
 from bellhop.stack.core import Answer, Ask, KeysTaken
 from bellhop.stack.ids import KeyId, SaeId, SessionId
@@ -62,8 +62,10 @@ def run_node(config: NodeConfig, metrics: Metrics, core_of: CoreOf = node_core) 
 
     async def until_signalled() -> None:
         stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.set)
+        loop.set_exception_handler(lambda _, context: _note_unseen(witness, context))
         await Daemon(config, witness, core_of).serve(stop)
 
     try:
@@ -90,8 +92,16 @@ def _described(error: Exception) -> dict[str, str]:
     """Where a bug is.  Its text is left out: it may show what it was about."""
     cause = error.__cause__ if isinstance(error, CoreFailed) and error.__cause__ else error
     trace = str(error.trace) if isinstance(error, CoreFailed) else ""
-    frames = " < ".join(reversed(frames_of(cause)))
-    return {"error": type(cause).__name__, "frames": frames, "trace": trace}
+    return {"error": type(cause).__name__, "frames": raised_in(cause), "trace": trace}
+
+
+def _note_unseen(witness: Witness, context: dict[str, Any]) -> None:
+    """An error that nobody waited for.  The loop's own words would show the error's text."""
+    error = context.get("exception")
+    fields = {"what": str(context.get("message", ""))}
+    if isinstance(error, BaseException):
+        fields |= {"error": type(error).__name__, "frames": raised_in(error)}
+    witness.note("unseen_error", fields, logging.ERROR)
 
 
 class Daemon:

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Literal
 
+from bellhop.node.frames import raised_in
+
 Value = int | float | str | bool
 Fields = Mapping[str, Value]
 Format = Literal["json", "text"]
@@ -89,8 +91,9 @@ def _document(record: logging.LogRecord) -> dict[str, Value]:
         document |= {"event": "log", "logger": record.name, "message": record.getMessage()}
     else:
         document |= {"event": record.getMessage(), **fields}
-    if record.exc_info and record.exc_info[0] is not None:
-        document["exception"] = logging.Formatter().formatException(record.exc_info)
+    if record.exc_info and record.exc_info[1] is not None:  # not its text: whose words are they?
+        error = record.exc_info[1]
+        document |= {"error": type(error).__name__, "frames": raised_in(error)}
     return document
 
 

@@ -1,15 +1,14 @@
 """What a core was told and what it ordered, lately: names and times, never contents."""
 
 import json
-import traceback
 from collections import deque
 from pathlib import Path
 
 from bellhop.node.files import write_atomically
+from bellhop.node.frames import frames_of
 from bellhop.stack.core import Action, Asked, Event, PeerSaid, Reported
 
 STEPS_MAX = 2000
-FRAMES_MAX = 30
 
 
 class Trace:
@@ -46,9 +45,3 @@ def event_name(event: Event) -> str:
             return f"{type(event).__name__}({type(inner).__name__})"
         case _:
             return type(event).__name__
-
-
-def frames_of(error: BaseException) -> list[str]:
-    """Where `error` came up, innermost last.  Not its text: that may show what it was about."""
-    frames = traceback.extract_tb(error.__traceback__)[-FRAMES_MAX:]
-    return [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
