@@ -8,13 +8,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.mark.structures import ParameterSet
-from tests.support.crashing import WORKER, CrashableProcesses
+from tests.support.crashing import WORKER, CrashableProcesses, Entry
 from tests.support.processes import EMULATOR, NODES
 from tests.support.small_session import ROUNDS, SLOTS, diqkd, lay_out_small
 
@@ -33,6 +33,9 @@ SLOT = SLOTS // 3
 
 OF_LOST_OUTCOMES = ("by bob: reconciliation failed", "by bob: Bell test below the threshold")
 """Why a session that lost outcomes may end without a key."""
+
+ONCE = {"measured", "drawn", "handed"}
+"""What is not done a second time, not even in the same way."""
 
 OTHER = {ALICE: BOB, BOB: ALICE}
 
@@ -150,21 +153,31 @@ def agreed_blocks(network: CrashableProcesses) -> dict[str, str]:
 
 def check_journals(network: CrashableProcesses) -> None:
     """What no crash may bring about, over all lives of both nodes and all sessions."""
-    stored: dict[str, set[str]] = {}
-    for name in NODES:
-        entries = network.journal(name).entries()
-        digests: dict[tuple[str, str], set[str]] = {}
-        for entry in entries:
-            digests.setdefault((entry.kind, entry.what), set()).add(entry.digest)
-        for (kind, what), different in digests.items():
-            assert len(different) == 1, f"{name} {kind} {what} in {len(different)} ways"
+    journals = {name: network.journal(name).entries() for name in NODES}
+    for name, entries in journals.items():
         times = Counter((entry.kind, entry.what) for entry in entries)
+        digests = Counter((kind, what) for kind, what, _ in {e[:3] for e in map(astuple, entries)})
+        for (kind, what), count in digests.items():
+            assert count == 1, f"{name} {kind} {what} in {count} ways"
         for (kind, what), count in times.items():
-            assert count == 1 or kind not in {"measured", "drawn", "handed"}, f"{kind} {what} twice"
-        for (kind, what), different in digests.items():
-            if kind == "stored":
-                stored.setdefault(what, set()).update(different)
-    assert all(len(different) == 1 for different in stored.values()), "both ends have one block"
+            assert count == 1 or kind not in ONCE, f"{name} {kind} {what} {count} times"
+    check_storing(journals)
+
+
+def check_storing(journals: dict[str, list[Entry]]) -> None:
+    """A session's block is the same at both ends, told when stored, released when both have it."""
+    first: dict[str, dict[tuple[str, str], Entry]] = {name: {} for name in NODES}
+    for name, entries in journals.items():
+        for entry in entries:
+            first[name].setdefault((entry.kind, entry.what), entry)
+    for name, ours in first.items():
+        theirs = first[OTHER[name]]
+        for (kind, session), entry in ours.items():
+            if kind in {"confirmed", "stored told"}:
+                assert ours["stored", session].at_ns < entry.at_ns, f"{name} {kind} too early"
+            if kind == "confirmed":
+                assert theirs["stored", session].at_ns < entry.at_ns, f"{name} {kind} too early"
+                assert theirs["stored", session].digest == ours["stored", session].digest
 
 
 def deliver_all(network: CrashableProcesses) -> int:

@@ -20,6 +20,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ from bellhop.stack.core import (
     StoreKeys,
     Tell,
 )
-from bellhop.stack.messages import BlockHeralded, Message, SlotDone, Tagged, TestRounds
+from bellhop.stack.messages import BlockHeralded, BlockStored, Message, SlotDone, Tagged, TestRounds
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-P", "-c", "from tests.support.crashing import main; main()")
@@ -154,12 +155,13 @@ class Fuse:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing done in one life of a node."""
+    """One thing done in one life of a node, when on this machine's clock."""
 
     kind: str
     what: str
     digest: str
     life: int
+    at_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Journal:
     def write(self, kind: str, what: str, content: bytes) -> None:
         digest = hashlib.sha256(content).hexdigest()
         with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([kind, what, digest, os.getpid()]) + "\n")
+            file.write(json.dumps([kind, what, digest, os.getpid(), time.monotonic_ns()]) + "\n")
 
     def entries(self) -> list[Entry]:
         lines = self.file.read_text(encoding="utf-8").splitlines()
@@ -191,6 +193,10 @@ class Journal:
             case StoreKeys(block):
                 slots = [join(s.key_id.encode(), s.issuer.encode(), s.key) for s in block.slots]
                 self.write("stored", block.session, join(*slots))
+            case Tell(_, BlockStored(session)):
+                self.write("stored told", session, b"")
+            case ConfirmKeys(session):
+                self.write("confirmed", session, b"")
             case _:
                 pass
 
