@@ -137,12 +137,13 @@ def main() -> None:
 
 def start_leaky(processes: Processes, name: str) -> None:
     """In place of the node; its workers find this module by the path."""
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with processes.layout.log(name).open("ab") as log:
         processes.running[name] = subprocess.Popen(
             [*COMMAND, str(processes.layout.node(name))],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
             start_new_session=True,
         )
