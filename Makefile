@@ -43,14 +43,20 @@ layers: $(STAMP)
 
 proto: $(STAMP)
 	rm -rf proto/gen/bellhop
-	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=proto/gen --grpc_python_out=proto/gen \
-	    --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=proto/gen \
-	    --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=only_async:proto/gen $(PROTOS)
-	@printf '"""Generated protobuf messages and services, version 1."""\n' > proto/gen/bellhop/v1/__init__.py
-	@touch proto/gen/bellhop/v1/py.typed
+	$(call generate,proto/gen)
 
-proto-check: proto
-	@test -z "$$(git status --porcelain proto/gen)" || { git status --short proto/gen; git --no-pager diff --stat proto/gen; echo "proto/gen is not what proto/ says: run 'make proto' and commit"; exit 1; }
+proto-check: $(STAMP)
+	rm -rf build/proto && mkdir -p build/proto
+	$(call generate,build/proto)
+	diff --recursive --exclude=__pycache__ build/proto proto/gen || { echo "proto/gen is not what proto/ says: make proto"; exit 1; }
+
+define generate
+	$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=$(1) --grpc_python_out=$(1) \
+	    --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --mypy_out=quiet:$(1) \
+	    --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --mypy_grpc_out=quiet,only_async:$(1) $(PROTOS)
+	@printf '"""Generated protobuf messages and services, version 1."""\n' > $(1)/bellhop/v1/__init__.py
+	@touch $(1)/bellhop/v1/py.typed
+endef
 
 transcripts: $(STAMP)
 	$(BIN)/pytest tests/transcripts --rewrite-transcripts
