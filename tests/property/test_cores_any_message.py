@@ -46,7 +46,7 @@ BYTES = st.one_of(st.binary(max_size=40), st.sampled_from([bytes(32), bytes(8), 
 FLAGS = st.one_of(
     st.integers(0, 12), st.sampled_from([8_000, 7_999, 8_001, 24_000, 65_536])
 ).map(lambda size: np.arange(size) % 3 == 0)  # fmt: skip
-ODD = st.sampled_from(
+ODD: st.SearchStrategy[object] = st.sampled_from(
     [0, -1, 1, 24_001, 2**70, 0.0, 1.5, -1e308, float("nan"), float("inf"), "", "x", "1/0", "1/3",
      "1e99999999", "3/32 ", None, True, [], [[]], [1, 2], {}]
 )  # fmt: skip

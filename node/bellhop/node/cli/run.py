@@ -8,7 +8,7 @@ import click
 from bellhop.node.cli.output import json_option
 from bellhop.node.config import NodeConfig, load_config
 from bellhop.node.metrics import Metrics
-from bellhop.node.observe import adopt_stderr, configure_logs
+from bellhop.node.observe import Refusal, adopt_stderr, configure_logs
 
 
 @click.command("run")
@@ -24,7 +24,11 @@ def run(context: click.Context, file: Path, as_json: bool) -> None:
     """
     config = load_config(file)
     metrics = node_metrics(config)
-    stderr = adopt_stderr(lambda refusal: metrics.refused("", refusal.reason))
+
+    def refused(refusal: Refusal) -> None:
+        metrics.refused("", refusal.reason)
+
+    stderr = adopt_stderr(refused)
     form = "json" if as_json else config.observe.log_format
     configure_logs(config.observe.log_level, form, stderr.stream)
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # workers are started anew, never forked from us
