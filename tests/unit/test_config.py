@@ -130,7 +130,7 @@ def test_metrics_may_be_switched_off_and_nothing_else() -> None:
         ("key_size_bits = 256", "key_size_bits = 257", "etsi.key_size_bits", "multiple of 8"),
         ("key_size_bits = 256", "key_size_bits = 2048", "etsi.key_size_bits", "etsi.max_key_size"),
         ("= 128", "= 100001", "etsi.max_key_per_request", "etsi.max_key_count"),
-        ("block_rounds = 8192", "block_rounds = 65537", "diqkd.block_rounds", "65536"),
+        ("block_rounds = 4096", "block_rounds = 65537", "diqkd.block_rounds", "65536"),
         ("rounds = 1500000", "rounds = 1000", "diqkd.block_rounds", "diqkd.rounds"),
         ("s_design = 2.64", "s_design = nan", "diqkd.s_design", ""),
         ("epsilon = 1e-10", "epsilon = 0.0", "diqkd.epsilon", "> 0"),

@@ -153,7 +153,7 @@ class DiqkdSection(Section, frozen=True, kw_only=True):
     """Error rate of the key basis for which the code is made."""
     epsilon: Annotated[float, Meta(gt=0, lt=1)] = 1e-10
     """Soundness error of a session; under the assumptions that its receipt lists."""
-    block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = 8_192
+    block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = 4_096
     """Rounds that are measured between two announcements."""
     stall: Nanoseconds = Nanoseconds(600_000_000_000)
     """How long a session waits for anything new before it ends; longer than a block takes."""
