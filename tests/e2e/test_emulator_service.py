@@ -15,7 +15,7 @@ from grpc import aio
 from tests.support.certificates import Authority, PartyFiles, issue, make_authority
 
 from bellhop.hal import conformance
-from bellhop.hal.emulator.server import serve
+from bellhop.hal.emulator.server import KEEPALIVE_MS, serve
 from bellhop.hal.emulator.topology import Topology, parse_topology, read_topology
 from bellhop.hal.errors import ConfigError, HardwareError
 from bellhop.hal.hardware import Hardware
@@ -93,16 +93,18 @@ def party(authority: Authority, name: str) -> PartyFiles:
     )
 
 
-def client(authority: Authority, address: str, name: str) -> MemoryServiceClient:
-    return MemoryServiceClient(access(address, party(authority, name)))
+def client(
+    authority: Authority, address: str, name: str, keepalive_ms: int = KEEPALIVE_MS
+) -> MemoryServiceClient:
+    return MemoryServiceClient(access(address, party(authority, name)), keepalive_ms)
 
 
 @asynccontextmanager
-async def serving(wanted: Topology) -> AsyncIterator[str]:
+async def serving(wanted: Topology, keepalive_ms: int = KEEPALIVE_MS) -> AsyncIterator[str]:
     """The address of a service that runs meanwhile."""
     stop = asyncio.Event()
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve(wanted, listening.set_result, stop))
+    task = asyncio.create_task(serve(wanted, listening.set_result, stop, keepalive_ms))
     either: set[asyncio.Future[Any]] = {task, listening}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
@@ -231,6 +233,34 @@ async def test_orders_without_end_are_all_answered(authority: Authority) -> None
             assert isinstance(answer, memory_pb2.MemoryReport)
             assert answer.lost.block == block
         await ordering
+
+
+async def test_an_idle_node_stays_attached(authority: Authority) -> None:
+    """Six pings with nothing else said either way; the core sends one a second, not more."""
+    async with serving(topology(authority), keepalive_ms=1_000) as address:
+        alice = client(authority, address, "alice", keepalive_ms=1_000)
+        reports = aiter(alice.reports())
+        assert isinstance(await following(reports), Ready)
+        answer = asyncio.ensure_future(anext(reports))
+        done, _ = await asyncio.wait([answer], timeout=7.0)
+        assert not done, answer.result()
+        await alice.submit(Attempt(LinkName("elsewhere"), REQUEST, 0, 1))
+        refused = await asyncio.wait_for(answer, WAIT_SECONDS)
+        assert isinstance(refused, MemoryLost), refused
+        await alice.close()
+
+
+async def test_a_node_that_pings_too_often_is_cut_off(authority: Authority) -> None:
+    """So the wait of the test above is long enough: a service that expects few pings ends it."""
+    async with serving(topology(authority)) as address:
+        alice = client(authority, address, "alice", keepalive_ms=1_000)
+        reports = aiter(alice.reports())
+        assert isinstance(await following(reports), Ready)
+        async with asyncio.timeout(7.0):
+            gone = await anext(reports)
+        assert isinstance(gone, DeviceGone)
+        assert "too many pings" in gone.reason.lower()
+        await alice.close()
 
 
 async def test_a_later_stream_of_a_node_ends_the_earlier(authority: Authority) -> None:

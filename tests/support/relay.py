@@ -34,7 +34,7 @@ _SERVED = [
     *_BIG,
     ("grpc.so_reuseport", 0),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
 ]
 
 Said = peer_pb2.Envelope | bytes

@@ -56,8 +56,9 @@ class MemoryServiceClient:
     that says so is the next report.
     """
 
-    def __init__(self, access: MemoryServiceAccess) -> None:
+    def __init__(self, access: MemoryServiceAccess, keepalive_ms: int = KEEPALIVE_MS) -> None:
         self._access = access
+        self._keepalive_ms = keepalive_ms
         self._call: Call | None = None
         self._ready = False
         self._closed = asyncio.Event()
@@ -146,7 +147,7 @@ class MemoryServiceClient:
             ("grpc.ssl_target_name_override", access.server_name),
             ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+            ("grpc.keepalive_time_ms", self._keepalive_ms),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.use_local_subchannel_pool", 1),  # Each attempt connects anew, at once.

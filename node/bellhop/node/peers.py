@@ -53,7 +53,6 @@ _KEEPALIVE = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
 ]
 # What the C core says of a called end whose certificate is not that of the peer.
 _NOT_THE_PEER = ("Hostname Verification", "CERTIFICATE_VERIFY_FAILED", "No match found for server")

@@ -226,16 +226,20 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         return message
 
 
-def server_options() -> list[tuple[str, int]]:
-    """Limits of every memory service, in gRPC's own names."""
+def server_options(keepalive_ms: int = KEEPALIVE_MS) -> list[tuple[str, int]]:
+    """Limits of every memory service, in gRPC's own names.
+
+    A node may ping four times as often as the service does, with nothing else to say: by default
+    the core expects five minutes between pings, and ends an idle connection at the fifth.
+    """
     return [
         ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
         ("grpc.max_concurrent_streams", 8),
         ("grpc.so_reuseport", 0),  # A second emulator on one port is a mistake.
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 4),
+        ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 4),
         ("grpc.http2.max_pings_without_data", 0),
     ]
 
@@ -244,6 +248,7 @@ async def serve(
     topology: Topology,
     on_listening: Callable[[str], None] = lambda _: None,
     stop: asyncio.Event | None = None,
+    keepalive_ms: int = KEEPALIVE_MS,
 ) -> None:
     """Serve until `stop` is set.  `on_listening` gets HOST:PORT once nodes can connect.
 
@@ -251,7 +256,7 @@ async def serve(
     """
     clock = Clock(topology.clock.scale, topology.clock.fast, time.monotonic_ns())
     nature = Nature(topology.links, np.random.default_rng(), clock)
-    server = aio.server(options=server_options())
+    server = aio.server(options=server_options(keepalive_ms))
     service = MemoryService(nature, clock)
     memory_pb2_grpc.add_MemoryServiceServicer_to_server(service, server)
     credentials = _credentials(topology)
