@@ -72,6 +72,10 @@ class Workers:
                     worker = None
                     give_memory_back()  # work has paused, and its arrays have gone through here
                     continue
+                if worker is not None and _is_gone(worker):  # killed while it had no job
+                    await self._ended(worker)
+                    worker = None
+                    self._witness.note("worker_died", {"job": "none"}, logging.WARNING)
                 outcome: Done | Failed | None = None
                 for attempt in range(ATTEMPTS):
                     worker = worker or await self._started()
@@ -122,12 +126,14 @@ class Workers:
     async def _attempt(
         self, worker: asyncio.subprocess.Process, order: Compute
     ) -> Done | Failed | None:
-        """What the job gave; None if the worker died of it."""
+        """What the job gave; None if the worker has died, of it or before."""
         assert worker.stdin is not None and worker.stdout is not None
         data = pickle.dumps(order.work, protocol=pickle.HIGHEST_PROTOCOL)
+        if _is_gone(worker):
+            return None
         try:
-            worker.stdin.write(LENGTH.pack(len(data)))
-            worker.stdin.write(data)
+            # One call, right after the look: at a closed pipe uvloop raises RuntimeError.
+            worker.stdin.writelines([LENGTH.pack(len(data)), data])
             await worker.stdin.drain()
             (length,) = LENGTH.unpack(await worker.stdout.readexactly(LENGTH.size))
             if length > RESULT_BYTES_MAX:
@@ -137,6 +143,12 @@ class Workers:
             return None
         assert isinstance(answer, Done | Failed)
         return answer
+
+
+def _is_gone(worker: asyncio.subprocess.Process) -> bool:
+    """Whether `worker` is known to have ended, or its pipe to be closed."""
+    assert worker.stdin is not None
+    return worker.returncode is not None or worker.stdin.is_closing()
 
 
 def _event(order: Compute, outcome: Done | Failed | None) -> Computed | ComputeFailed:
