@@ -21,7 +21,8 @@ from tests.support.distilled import ALICE, BOB, block_of, fill, open_store
 from tests.support.identities import Authority
 
 from bellhop.hal.operations import NodeName
-from bellhop.node.etsi014 import EtsiSettings, Sae, make_app, make_runner
+from bellhop.node.etsi014 import EtsiSettings, Sae, make_app
+from bellhop.node.http_server import Refuse, make_runner, only_noted
 from bellhop.node.keystore import KeyStore
 from bellhop.node.tls import PartyKind, client_context, server_context
 from bellhop.stack.core import KeysTaken, RecordAllocations
@@ -128,6 +129,7 @@ async def running_kmes(
     authority: Authority,
     settings: EtsiSettings = SETTINGS,
     deliver: Callable[[KeysTaken], bool] = lambda told: True,
+    refuse: Refuse = only_noted,
 ) -> AsyncIterator[Kmes]:
     """Both, over the stores in `folder`.  `deliver`: whether Bob's node hears of a delivery."""
     telling: set[asyncio.Task[object]] = set()
@@ -145,16 +147,20 @@ async def running_kmes(
         urls = {}
         for node, on_taken in ((ALICE, tell_bob), (BOB, lambda told: None)):
             here = replace(settings, kme_id=f"kme-{node}", node=node)
-            app = make_app(here, stores[node], SAES, on_taken)
-            urls[node] = await stack.enter_async_context(_serving(app, authority, here.kme_id))
+            app = make_app(here, stores[node], SAES, on_taken, refuse)
+            urls[node] = await stack.enter_async_context(
+                _serving(app, authority, here.kme_id, refuse)
+            )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         yield Kmes(urls[ALICE], urls[BOB], authority, session, stores)
         await asyncio.gather(*telling)
 
 
 @asynccontextmanager
-async def _serving(app: web.Application, authority: Authority, kme: str) -> AsyncIterator[str]:
-    runner = make_runner(app)
+async def _serving(
+    app: web.Application, authority: Authority, kme: str, refuse: Refuse
+) -> AsyncIterator[str]:
+    runner = make_runner(app, refuse)
     await runner.setup()
     try:
         context = server_context(authority.credentials(PartyKind.KME, kme))

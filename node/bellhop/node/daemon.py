@@ -34,9 +34,10 @@ from bellhop.node.config_values import Address
 from bellhop.node.control import STOP_S, start_control
 from bellhop.node.driver import CoreFailed, Driver, Ends
 from bellhop.node.errors import meaning_of
-from bellhop.node.etsi014 import Sae, make_app, make_runner
+from bellhop.node.etsi014 import Sae, make_app
 from bellhop.node.files import write_port_file
 from bellhop.node.frames import raised_in
+from bellhop.node.http_server import make_runner
 from bellhop.node.keystore import KeyStore
 from bellhop.node.metrics import Metrics, start_metrics
 from bellhop.node.peers import Peers
@@ -183,8 +184,9 @@ class Daemon:
     async def _start_etsi(self, kme: Credentials, closing: AsyncExitStack) -> None:
         etsi = self._config.etsi
         saes = {SaeId(sae.id): Sae(NodeName(sae.node), sae.kme) for sae in self._config.sae}
-        app = make_app(etsi_settings(self._config), self._store, saes, self._taken)
-        runner = make_runner(app)
+        refuse = self._witness.refused_http
+        app = make_app(etsi_settings(self._config), self._store, saes, self._taken, refuse)
+        runner = make_runner(app, refuse)
         await runner.setup()
         closing.push_async_callback(self._drain, runner)
         context = server_context(kme, etsi.tls_min)
@@ -203,7 +205,10 @@ class Daemon:
         observe = self._config.observe
         if observe.metrics_listen:
             server = await start_metrics(
-                self._witness.metrics, observe.metrics_listen, observe.metrics_port_file
+                self._witness.metrics,
+                observe.metrics_listen,
+                observe.metrics_port_file,
+                self._witness.refused_http,
             )
             closing.push_async_callback(server.close)
             self._listens("metrics", server.address, None, closing)

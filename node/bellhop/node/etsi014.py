@@ -22,11 +22,13 @@ from typing import Final, assert_never
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from bellhop.hal.errors import KeyStoreError, PeerError
 from bellhop.hal.operations import NodeName
 from bellhop.node import etsi014_messages as messages
 from bellhop.node.etsi014_messages import Detail, KeyOrder, Limits, Refused
+from bellhop.node.http_server import CLIENT_LEFT, MALFORMED_HTTP, Refuse, only_noted
 from bellhop.node.keystore import (
     EmulatedRefused,
     Fetched,
@@ -91,20 +93,17 @@ def make_app(
     store: KeyStore,
     saes: Mapping[SaeId, Sae],
     on_taken: Callable[[KeysTaken], None],
+    refuse: Refuse = only_noted,
 ) -> web.Application:
     """The application; `saes` are those of the whole network, looked up at each request.
 
-    `on_taken` hears of deliveries to masters, which are durable and in the outbox by then.
+    `on_taken` hears of deliveries to masters, which are durable and in the outbox by then;
+    `refuse` of bodies that never came whole.
     """
-    delivery = _Delivery(settings, store, saes, on_taken)
+    delivery = _Delivery(settings, store, saes, on_taken, refuse)
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.router.add_route("*", "/{path:.*}", delivery.answer)
     return app
-
-
-def make_runner(app: web.Application) -> web.AppRunner:
-    """A runner that writes no access log and lets a delivery end when its client has gone."""
-    return web.AppRunner(app, access_log=None, handler_cancellation=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +124,7 @@ class _Delivery:
         store: KeyStore,
         saes: Mapping[SaeId, Sae],
         on_taken: Callable[[KeysTaken], None],
+        refuse: Refuse,
     ) -> None:
         self._settings = settings
         self._limits = Limits(
@@ -136,6 +136,7 @@ class _Delivery:
         self._store = store
         self._saes = saes
         self._on_taken = on_taken
+        self._refuse = refuse
         self._in_work = 0
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -145,6 +146,9 @@ class _Delivery:
         self._in_work += 1
         try:
             return await self._route(request)
+        except _BodyLost as lost:
+            self._refuse(lost.reason, "a request's body did not come whole")
+            return _error(400, "the body did not come whole")
         except Refused as refused:
             level = logging.WARNING if refused.status == 401 else logging.DEBUG
             note("etsi014_refused", {"status": refused.status, "why": refused.message}, level)
@@ -247,9 +251,14 @@ class _Delivery:
                 _note_delivery("etsi014_master", call, len(keys))
                 return _json(200, messages.write_container(keys))
             case InsufficientKeys(available):
-                return _shortage("not enough keys at the moment", available)
+                return _error(
+                    503,
+                    "not enough keys at the moment",
+                    {"available": available},
+                    retry_after_s=RETRY_AFTER_S,
+                )
             case EmulatedRefused(available):
-                return _shortage(EMULATED_REFUSED, available)
+                return _emulated(available)
             case SourceUnmet(available):
                 raise Refused(messages.MANDATORY_UNMET, {"available": available})
             case _ as unknown:
@@ -285,9 +294,17 @@ class _Delivery:
             case NotYours(named):
                 raise Refused("the keys are another SAE's", *_details(named), status=401)
             case EmulatedRefused(available):
-                return _shortage(EMULATED_REFUSED, available)
+                return _emulated(available)
             case _ as unknown:
                 assert_never(unknown)
+
+
+class _BodyLost(Exception):
+    """The client left, or what it sent is not HTTP: in most cases nobody reads an answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 async def _body(request: web.Request, query: str) -> bytes:
@@ -303,6 +320,10 @@ async def _body(request: web.Request, query: str) -> bytes:
             return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise Refused(f"the body is longer than {BODY_BYTES_MAX} bytes") from None
+    except ConnectionError:
+        raise _BodyLost(CLIENT_LEFT) from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise _BodyLost(MALFORMED_HTTP) from None
     except TimeoutError:
         raise Refused(f"the body did not come within {BODY_WAIT_S:g} s") from None
 
@@ -315,8 +336,9 @@ def _note_delivery(event: str, call: _Call, keys: int) -> None:
     note(event, {"caller": call.caller, "other": call.named, "keys": keys})
 
 
-def _shortage(message: str, available: int) -> web.Response:
-    return _error(503, message, {"available": available}, retry_after_s=RETRY_AFTER_S)
+def _emulated(available: int) -> web.Response:
+    """To ask again does not help, so nobody is told when."""
+    return _error(503, EMULATED_REFUSED, {"available": available})
 
 
 def _error(

@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from bellhop.hal.errors import ConfigError
 from bellhop.node.config_values import Address
 from bellhop.node.files import write_port_file
+from bellhop.node.http_server import CLIENT_LEFT, MALFORMED_HTTP, Refuse, make_runner, only_noted
 from bellhop.node.observe import REFUSAL_REASONS
 
 OTHER = "other"
@@ -39,7 +40,9 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._peers = frozenset(peers)
         self._abort_reasons = frozenset(abort_reasons)
-        self._refusal_reasons = frozenset(refusal_reasons) | frozenset(REFUSAL_REASONS)
+        self._refusal_reasons = frozenset(
+            (*refusal_reasons, *REFUSAL_REASONS, CLIENT_LEFT, MALFORMED_HTTP)
+        )
         self._stages = frozenset(stages)
         self._pairs = self._counter("pairs_heralded", "Heralded pairs reported by the memory")
         self._blocks = self._counter("blocks_measured", "Blocks of rounds measured")
@@ -152,7 +155,10 @@ class MetricsServer:
 
 
 async def start_metrics(
-    metrics: Metrics, listen: Address, port_file: Path | None = None
+    metrics: Metrics,
+    listen: Address,
+    port_file: Path | None = None,
+    refuse: Refuse = only_noted,
 ) -> MetricsServer:
     """Serve `metrics` at http://LISTEN/metrics.  Raises ConfigError if the address is not free."""
 
@@ -161,7 +167,7 @@ async def start_metrics(
 
     application = web.Application()
     application.router.add_get("/metrics", answer)
-    runner = web.AppRunner(application, access_log=None)
+    runner = make_runner(application, refuse)
     await runner.setup()
     try:
         await web.TCPSite(runner, listen.host, listen.port).start()

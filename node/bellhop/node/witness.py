@@ -101,6 +101,10 @@ class Witness:
         fields |= more
         note("refused", fields, logging.WARNING)
 
+    def refused_http(self, reason: str, detail: str) -> None:
+        """A client of one of the HTTP ends left in mid request, or sent what is no HTTP."""
+        self.refused("", reason, detail, "the operator of the application")
+
     def connected(self, peer: str, connected: bool, why: str = "") -> None:
         """The stream with `peer` is up, or down again."""
         self.metrics.peer_connected(peer, connected)
