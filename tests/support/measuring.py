@@ -40,7 +40,7 @@ class OneEnd:
         actions = self.keep(self.measuring.heralded(herald(block)))
         word = next(m for m in told(actions) if isinstance(m, BlockHeralded))
         assert word.block == block
-        more = self.keep(self.measuring.hear_block(word))
+        more = self.keep(self.measuring.hear_block(0, word))
         assert slot == block % SLOTS
         return more
 

@@ -9,6 +9,7 @@ from bellhop.hal.operations import Attempt, Heralded, LinkName, MemoryLost, Node
 from bellhop.stack.codec import join
 from bellhop.stack.core import Action, Note, Order, Persist, Refuse, Tell
 from bellhop.stack.link.machine import (
+    HERALD_LATE_NS,
     RETRIES_MAX,
     BlockExchange,
     Delivery,
@@ -22,6 +23,7 @@ from bellhop.stack.messages import BlockHeralded
 LINK, REQUEST = LinkName("fibre"), RequestId("ab" * 16)
 ROUNDS, BLOCK_ROUNDS, WINDOW = 23, 5, 2
 SLOTS = 5
+NOW_NS = 7
 A, B = NodeName("a"), NodeName("b")
 
 
@@ -115,16 +117,16 @@ def test_equal_reports_deliver_once(first: str) -> None:
     one.fill()
     if first == "own":
         one.heralded(herald(0))
-        actions, deliveries = one.told(word(0))
+        actions, deliveries = one.told(NOW_NS, word(0))
         assert actions == []
     else:
-        actions, deliveries = one.told(word(0))
+        actions, deliveries = one.told(NOW_NS, word(0))
         assert (actions, deliveries) == ([], [])
         _, deliveries = one.heralded(herald(0))
     (ready,) = deliveries
     assert isinstance(ready, PairsReady) and (ready.slot, ready.block) == (0, 0)
     assert ready.patterns.tolist() == [3] * 5
-    assert one.told(word(0)) == ([], [])
+    assert one.told(NOW_NS, word(0)) == ([], [])
     assert one.heralded(herald(0)) == ([], [])
 
 
@@ -136,7 +138,7 @@ def test_other_or_no_reports_make_a_block_void(digest: bytes) -> None:
     one = exchange()
     one.fill()
     one.heralded(herald(0))
-    actions, deliveries = one.told(word(0, digest))
+    actions, deliveries = one.told(NOW_NS, word(0, digest))
     assert deliveries == []
     assert [a.name for a in actions if isinstance(a, Note)] == ["block_void"]
     assert attempts(actions) == [SLOTS], "the slot's next block"
@@ -147,7 +149,7 @@ def test_a_block_lost_here_is_void_whatever_the_peer_saw() -> None:
     one.fill()
     actions, _ = one.lost(lost(0))
     assert [m.digest for m in told(actions)] == [b""]
-    actions, deliveries = one.told(word(0))
+    actions, deliveries = one.told(NOW_NS, word(0))
     assert deliveries == [] and attempts(actions) == [SLOTS]
 
 
@@ -156,8 +158,8 @@ def test_a_report_never_changes() -> None:
     one.fill()
     one.lost(lost(0))
     assert one.heralded(herald(0)) == ([], []), "it said it had lost it"
-    one.told(word(1))
-    actions, deliveries = one.told(word(1, bytes(32)))
+    one.told(NOW_NS, word(1))
+    actions, deliveries = one.told(NOW_NS, word(1, bytes(32)))
     assert refusals(actions) == ["link_digest"] and deliveries == []
 
 
@@ -168,7 +170,7 @@ def test_too_many_void_blocks_in_a_row_fail_the_link() -> None:
     for retry in range(RETRIES_MAX + 1):
         block = retry * SLOTS
         one.lost(lost(block))
-        actions, deliveries = one.told(word(block, b""))
+        actions, deliveries = one.told(NOW_NS, word(block, b""))
         failures += deliveries
         expected = [block + SLOTS] if retry < RETRIES_MAX else []
         assert attempts(actions) == expected
@@ -180,10 +182,10 @@ def test_blocks_of_a_slot_are_voided_in_their_order() -> None:
     one = exchange()
     one.fill()
     one.lost(lost(0))
-    actions, _ = one.told(word(SLOTS))
+    actions, _ = one.told(NOW_NS, word(SLOTS))
     assert attempts(actions) == [SLOTS]
     one.lost(lost(SLOTS))  # the second block is void already, the first not known to be
-    actions, deliveries = one.told(word(0))
+    actions, deliveries = one.told(NOW_NS, word(0))
     assert deliveries == []
     assert len([a for a in actions if isinstance(a, Note)]) == 2
     assert attempts(actions) == [2 * SLOTS]
@@ -193,16 +195,45 @@ def test_word_of_a_block_settled_long_ago_changes_nothing() -> None:
     one = exchange()
     one.fill()
     one.lost(lost(0))
-    one.told(word(0))
-    assert one.told(word(0)) == ([], [])
+    one.told(NOW_NS, word(0))
+    assert one.told(NOW_NS, word(0)) == ([], [])
 
 
-def test_a_peer_that_repeats_what_never_comes_here_makes_it_void() -> None:
+# --- a herald that does not come here -------------------------------------------------------------
+
+
+def test_a_word_that_comes_again_says_no_more_than_the_first() -> None:
+    """A duplicate, or told again to an end whose device is slow: the block is good."""
     one = exchange()
     one.fill()
-    assert one.told(word(0)) == ([], [])
-    actions, _ = one.told(word(0))
+    for _ in range(3):
+        assert one.told(NOW_NS, word(0)) == ([], [])
+    assert one.told(NOW_NS + HERALD_LATE_NS, word(0)) == ([], [])
+    _, (ready,) = one.heralded(herald(0))
+    assert isinstance(ready, PairsReady) and ready.block == 0
+
+
+def test_a_herald_that_the_peer_has_had_for_long_is_lost_here() -> None:
+    one = exchange()
+    one.fill()
+    one.told(NOW_NS, word(0))
+    one.told(NOW_NS + HERALD_LATE_NS // 2, word(0))  # the time runs from the first word
+    assert one.overdue(NOW_NS + HERALD_LATE_NS - 1) == ([], [])
+    actions, deliveries = one.overdue(NOW_NS + HERALD_LATE_NS)
+    assert [type(a) for a in actions[:2]] == [Persist, Tell] and deliveries == []
     assert [m.digest for m in told(actions)] == [b""] and attempts(actions) == [SLOTS]
+    assert one.heralded(herald(0)) == ([], []), "it said it had lost it"
+    assert one.overdue(NOW_NS + 9 * HERALD_LATE_NS) == ([], [])
+
+
+def test_only_what_the_peer_has_and_we_have_not_is_late() -> None:
+    """An attempt may take any time, and what the peer has lost never comes."""
+    one = exchange()
+    one.fill()
+    one.heralded(herald(0))
+    assert one.overdue(9 * HERALD_LATE_NS) == ([], []), "the other block is under way"
+    one.told(9 * HERALD_LATE_NS, word(0))
+    assert one.overdue(99 * HERALD_LATE_NS) == ([], [])
 
 
 # --- restarts -------------------------------------------------------------------------------------
@@ -221,7 +252,7 @@ def test_what_was_told_holds_after_a_restart() -> None:
     assert attempts(again.fill()) == []
     assert [m.digest for m in told(again.retell(range(SLOTS)))] == [word(0).digest, b""]
     assert again.heralded(herald(0, first=7)) == ([], [])
-    _, (ready,) = again.told(word(0))
+    _, (ready,) = again.told(NOW_NS, word(0))
     assert isinstance(ready, PairsReady) and ready.patterns.tolist() == [3] * 5
 
 
@@ -231,7 +262,7 @@ def test_a_slot_delivered_before_a_restart_is_not_delivered_again() -> None:
     seen, _ = one.heralded(herald(0))
     again = exchange(facts(seen))
     again.resume(0)
-    assert again.told(word(0)) == ([], [])
+    assert again.told(NOW_NS, word(0)) == ([], [])
 
 
 def test_finished_slots_leave_the_window_after_a_restart() -> None:
@@ -294,7 +325,7 @@ def test_a_herald_that_cannot_be_counts_as_lost(what: str) -> None:
 @pytest.mark.parametrize("block", [-1, -SLOTS, SLOTS * (RETRIES_MAX + 1), 10**9])
 def test_a_peer_cannot_name_a_block_that_cannot_be(block: int) -> None:
     one = exchange()
-    actions, deliveries = one.told(BlockHeralded(LINK, REQUEST, block, bytes(32)))
+    actions, deliveries = one.told(NOW_NS, BlockHeralded(LINK, REQUEST, block, bytes(32)))
     assert refusals(actions) == ["link_block"] and attempts(actions) == [] and deliveries == []
 
 
@@ -303,7 +334,7 @@ def test_a_peer_cannot_name_a_block_that_cannot_be(block: int) -> None:
     [word(0, b"x"), word(0, bytes(33)), replace(word(0), link=LinkName("other"))],
 )
 def test_a_malformed_word_is_refused(message: BlockHeralded) -> None:
-    actions, _ = exchange().told(message)
+    actions, _ = exchange().told(NOW_NS, message)
     assert refusals(actions) == ["link_block"]
 
 
@@ -312,7 +343,7 @@ def test_a_peer_cannot_have_blocks_ordered_far_ahead() -> None:
     one.fill()
     ahead = [2 * SLOTS, 3 * SLOTS + 1, RETRIES_MAX * SLOTS, SLOTS, SLOTS + 4]
     for block in ahead:
-        actions, _ = one.told(word(block))
+        actions, _ = one.told(NOW_NS, word(block))
         assert refusals(actions) == ["link_window"] and attempts(actions) == []
 
 
@@ -369,7 +400,7 @@ class Ends:
                 else:
                     self.perform(k, *end.exchange.lost(report))
             case 1 if end.mail:
-                self.perform(k, *end.exchange.told(end.mail.pop(0)))
+                self.perform(k, *end.exchange.told(NOW_NS, end.mail.pop(0)))
             case 2 if not end.mail and not end.reports:
                 lacking = [slot for slot in range(SLOTS) if slot not in end.agreed]
                 self.perform(1 - k, self.ends[1 - k].exchange.retell(lacking), [])

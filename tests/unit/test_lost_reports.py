@@ -1,9 +1,10 @@
 """What a node does when its device forgets: no end waits for a report that never comes."""
 
-from tests.support.two_cores import ALICE, BOB, TwoCores
+from tests.support.two_cores import ALICE, BOB, SECOND_NS, TwoCores
 
 from bellhop.hal.operations import Heralded, Measured
 from bellhop.stack.core import Note, PeerSaid
+from bellhop.stack.link.machine import HERALD_LATE_NS
 from bellhop.stack.messages import BlockHeralded, SlotDone, TestRounds
 
 
@@ -18,26 +19,45 @@ def agreed() -> TwoCores:
     return two
 
 
-def test_a_herald_told_twice_and_never_reported_here_is_given_up() -> None:
+def without_bobs_reports() -> tuple[TwoCores, list[BlockHeralded]]:
+    """Bob's device died with its reports and knows nothing any more; what Alice has told him."""
     two = agreed()
     for name in (ALICE, BOB):
-        two.jobs[name].clear()
-    report = two.reports[ALICE][0].report
-    assert isinstance(report, Heralded)
+        two.work(name)
+    assert isinstance(two.reports[ALICE][0].report, Heralded)
     two.report(ALICE)
-    two.reports[BOB].clear()  # Bob's device died with its reports, and knows nothing any more
+    two.reports[BOB].clear()
     told = [m for m in two.mail[BOB] if isinstance(m, BlockHeralded)]
+    two.hear(BOB)
+    return two, told
+
+
+def test_a_herald_that_never_comes_here_is_given_up_and_the_session_goes_on() -> None:
+    two, told = without_bobs_reports()
     for message in told:
         two.feed(BOB, PeerSaid(ALICE, message))
-    assert not two.mail[ALICE], "Bob may still get the report"
-    for message in told:
-        two.feed(BOB, PeerSaid(ALICE, message))
+    assert not two.mail[ALICE], "Bob may still get the report, however often he hears of it"
+    two.pass_time(HERALD_LATE_NS / SECOND_NS)
     lost = [m for m in two.mail[ALICE] if isinstance(m, BlockHeralded)]
     assert [m.block for m in lost] == [m.block for m in told]
     assert all(m.digest == b"" for m in lost)
-    two.hear(ALICE)
+    two.settle()
     voids = [a for a in two.actions if isinstance(a, Note) and a.name == "block_void"]
     assert len(voids) == 2 * len(told), "both ends take the slots' next blocks"
+    assert two.keys(ALICE) == two.keys(BOB) != {}
+
+
+def test_everything_said_twice_to_a_slow_device_voids_no_block() -> None:
+    two = agreed()
+    for name in (ALICE, BOB):
+        two.work(name)
+    two.report(ALICE)
+    for message in list(two.mail[BOB]) * 2:
+        two.feed(BOB, PeerSaid(ALICE, message))
+    two.pass_time(HERALD_LATE_NS / SECOND_NS - 1)
+    two.settle()
+    assert not [a for a in two.actions if isinstance(a, Note) and a.name == "block_void"]
+    assert two.keys(ALICE) == two.keys(BOB) != {}
 
 
 def test_what_is_in_the_hands_of_a_device_that_comes_back_is_lost() -> None:

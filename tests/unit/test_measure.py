@@ -157,7 +157,7 @@ def test_settings_are_never_drawn_twice() -> None:
         )
     again = alice.restart()
     again.begin()
-    assert again.keep(again.measuring.hear_block(_word(0))) == []
+    assert again.keep(again.measuring.hear_block(0, _word(0))) == []
 
 
 def test_a_drawn_slot_that_was_not_persisted_is_drawn_anew() -> None:
@@ -165,10 +165,10 @@ def test_a_drawn_slot_that_was_not_persisted_is_drawn_anew() -> None:
     alice = OneEnd(ALICE)
     alice.begin()
     alice.keep(alice.measuring.heralded(herald(0)))
-    alice.measuring.hear_block(_word(0))  # and the node stops before it has persisted
+    alice.measuring.hear_block(0, _word(0))  # and the node stops before it has persisted
     again = alice.restart()
     again.begin()
-    actions = again.measuring.hear_block(_word(0))
+    actions = again.measuring.hear_block(0, _word(0))
     assert kinds(actions) == ["Persist", "Order"]
 
 
@@ -221,7 +221,7 @@ def test_a_link_that_loses_every_block_fails_the_session() -> None:
         assert alice.measuring.failure is None
         block = retry * SLOTS
         alice.measuring.lost(MemoryLost(LINK, REQUEST, block, "attempt", "cut"))
-        alice.measuring.hear_block(BlockHeralded(LINK, REQUEST, block, b""))
+        alice.measuring.hear_block(0, BlockHeralded(LINK, REQUEST, block, b""))
     assert alice.measuring.failure == "link failed: 9 blocks in a row were lost"
 
 

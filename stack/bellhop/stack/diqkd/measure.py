@@ -185,8 +185,12 @@ class Measuring:
 
     # --- the peer -------------------------------------------------------------------------------
 
-    def hear_block(self, message: BlockHeralded) -> list[Action]:
-        return self._linked(*self._exchange.told(message))
+    def hear_block(self, now_ns: int, message: BlockHeralded) -> list[Action]:
+        return self._linked(*self._exchange.told(now_ns, message))
+
+    def overdue(self, now_ns: int) -> list[Action]:
+        """What should long have been reported here counts as lost."""
+        return self._linked(*self._exchange.overdue(now_ns))
 
     def hear_tests(self, message: TestRounds) -> list[Action]:
         record, slot = self._record, message.slot

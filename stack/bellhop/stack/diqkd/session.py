@@ -98,14 +98,16 @@ class Session:
         return None if self.ended else self._retold_ns + self._policy.retry_ns
 
     def tick(self, now_ns: int, *, peer_joined: bool) -> list[Action]:
-        """Tell our position again if nothing moved; give up a session that stalls."""
+        """Give up reports that are late, and a session that stalls; tell our position again."""
         if self.ended or now_ns < self._retold_ns + self._policy.retry_ns:
             return []
         if now_ns - self._moved_ns >= self._policy.stall_ns and self.abortable:
             return self.abort("stalled: the peer or the device gave nothing new")
         self._retold_ns = now_ns
-        stands = now_ns - self._moved_ns >= self._policy.retry_ns
-        return self._after(now_ns, self.position() if stands and peer_joined else [])
+        actions = self._measuring.overdue(now_ns)
+        if peer_joined and now_ns - self._moved_ns >= self._policy.retry_ns:
+            actions += self.position()
+        return self._after(now_ns, actions)
 
     @property
     def abortable(self) -> bool:
@@ -168,7 +170,7 @@ class Session:
         measuring, distilling = self._measuring, self._distilling
         match message:
             case BlockHeralded():
-                actions = measuring.hear_block(message)
+                actions = measuring.hear_block(now_ns, message)
             case TestRounds():
                 actions = measuring.hear_tests(message)
             case SlotDone():

@@ -7,6 +7,8 @@ Rules
   what was told holds after a crash.
   A block is agreed if both ends saw the same attempts and patterns, void otherwise.  Both ends
   decide alike, for both decide from the same two reports and a report never changes.
+  A repetition is no evidence: what is told twice, or told again because a device is slow, changes
+  nothing.  Only time is, from when the peer first told its digest.
   Settings are drawn only for agreed blocks: heralds are filtered before, never after.
 
 States of a block at one end
@@ -20,8 +22,8 @@ States of a block at one end
             |                                  | the block before reports MemoryLost
   (none)    | peer tells its digest            | ORDERED: we lost the order in a crash, or are late
   (none)    | peer tells it lost the block     | SEEN with nothing
-  ORDERED   | peer tells its digest again      | SEEN with nothing: heralds come to both ends at
-            |                                  | once, so ours is lost (the device forgot the block)
+  ORDERED   | peer told its digest, and        | SEEN with nothing: heralds come to both ends at
+            | `HERALD_LATE_NS` have passed     | once, so ours is lost (the device forgot the block)
   SEEN      | peer's digest equal              | AGREED: deliver `PairsReady`
   SEEN      | peer's digest other or empty     | VOID: the slot's next block, at most RETRIES_MAX
             |                                  | (a slot's blocks are voided in their order)
@@ -49,6 +51,13 @@ from bellhop.stack.messages import BlockHeralded
 
 RETRIES_MAX = 8
 """A slot whose blocks are void this many times fails the request: the link is out of order."""
+
+HERALD_LATE_NS = 10_000_000_000
+"""A herald that the peer has had for this long does not come here any more.
+
+Both ends of a link are told of a herald at the same moment, so this bounds only how far the reports
+of one memory lag behind those of the other.
+"""
 
 PATTERN_MAX = max(BellState)
 
@@ -100,6 +109,7 @@ Delivery = PairsReady | LinkFailed
 class _Block:
     own: bytes | None = None  # our digest, empty if lost
     peer: bytes | None = None
+    told_ns: int = 0  # when the peer first told its digest
     patterns: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     @property
@@ -197,7 +207,7 @@ class BlockExchange:
     def lost(self, report: MemoryLost) -> tuple[list[Action], list[Delivery]]:
         return self._see(report.block, b"", np.zeros(0, np.uint8))
 
-    def told(self, message: BlockHeralded) -> tuple[list[Action], list[Delivery]]:
+    def told(self, now_ns: int, message: BlockHeralded) -> tuple[list[Action], list[Delivery]]:
         block = message.block
         slot, retry = block % self.request.slots, block // self.request.slots
         if why := self._objection(message):
@@ -209,12 +219,27 @@ class BlockExchange:
             self._blocks[block] = _Block()
             actions = self._attempt(block) if message.digest else []
         state = self._blocks[block]
-        again = state.peer is not None
-        state.peer = message.digest
-        if state.own is None and (again or not message.digest):
+        if state.peer is None:
+            state.peer, state.told_ns = message.digest, now_ns
+        if state.own is None and not message.digest:
             return self._see(block, b"", np.zeros(0, np.uint8))
         more, deliveries = self._settle(block)
         return actions + more, deliveries
+
+    def overdue(self, now_ns: int) -> tuple[list[Action], list[Delivery]]:
+        """Give up the reports that would have come by now: their blocks are lost here."""
+        late = [
+            block
+            for block, state in sorted(self._blocks.items())
+            if state.own is None and state.peer and now_ns >= state.told_ns + HERALD_LATE_NS
+        ]
+        actions: list[Action] = []
+        deliveries: list[Delivery] = []
+        for block in late:
+            more, delivered = self._see(block, b"", np.zeros(0, np.uint8))
+            actions += more
+            deliveries += delivered
+        return actions, deliveries
 
     # --- inside ------------------------------------------------------------------------------
 
