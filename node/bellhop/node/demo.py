@@ -53,7 +53,7 @@ def run_demo(
     layout = lay_out(folder, DEGRADED if degrade else None)
     alice, bob = NODES
     tell("the emulator, alice and bob start: three processes, mutual TLS between them")
-    with network(layout) as processes:
+    with network(layout, tied=True) as processes:
         tell(f"a session of {rounds:,} heralded pairs")
         socket = load_config(layout.node(alice)).control_socket
         end = run_session(socket, bob, rounds, moved)
@@ -79,7 +79,7 @@ def run_demo(
 def hold_network(folder: Path, degrade: bool, tell: Tell) -> None:
     """Make a network in `folder` and keep it up until this process is interrupted."""
     layout = lay_out(folder, DEGRADED if degrade else None)
-    with contextlib.suppress(KeyboardInterrupt), network(layout) as processes:
+    with contextlib.suppress(KeyboardInterrupt), network(layout, tied=True) as processes:
         tell(f"alice and bob are up, their files are in {folder}; Ctrl-C stops them")
         processes.wait_for_an_end()
     tell("stopped")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from bellhop.hal.errors import BellhopError
+from bellhop.hal.errors import BellhopError, ConfigError
 from bellhop.node import pki
 from bellhop.node.tls import Party, PartyKind
 
@@ -26,6 +26,10 @@ HOST = "127.0.0.1"
 EMULATOR = "emulator"
 NODES = ("alice", "bob")
 COMMAND = (sys.executable, "-P", "-c", "from bellhop.node.cli import main; main()")
+_TIED = (
+    "import sys; from bellhop.node.process import die_with_parent; "
+    "die_with_parent(int(sys.argv.pop(1))); from bellhop.node.cli import main; main()"
+)
 
 LOOK_AGAIN_S = 0.1
 START_S = 60.0
@@ -72,16 +76,17 @@ def lay_out(
     sections: str = "",
     clock: str = '"fast"',
 ) -> Layout:
-    """Make the certificates and files of an emulator and two nodes in the new `folder`.
+    """Make the certificates and files of an emulator and two nodes in `folder`, new or empty.
 
     `presets` changes figures of the Oxford preset; `sections` is added to both nodes' files.
+    Raises ConfigError if something is there already.
     """
-    folder.mkdir(parents=True, exist_ok=False)
+    _take_folder(folder)
     layout = Layout(folder)
     layout.log("any").parent.mkdir()
     _certify(folder / "pki")
     ports = free_ports()
-    changed = ", ".join(f'"{name}" = {value}' for name, value in (presets or {}).items())
+    changed = "".join(f'set."{name}" = {value}\n' for name, value in (presets or {}).items())
     layout.emulator.write_text(
         _EMULATOR.format(port=ports.emulator, clock=clock, changed=changed), encoding="utf-8"
     )
@@ -99,6 +104,19 @@ def lay_out(
             _APPLICATION.format(own=own, etsi_port=ports.etsi[own]), encoding="utf-8"
         )
     return layout
+
+
+def _take_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = any(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"cannot use {folder}: {error.strerror or error}", "--dir") from error
+    if taken:
+        raise ConfigError(
+            f"{folder} is not empty, and nothing is overwritten: name another folder, or remove it",
+            field="--dir",
+        )
 
 
 def free_ports() -> Ports:
@@ -140,11 +158,15 @@ class CommandFailed(BellhopError):
 
 @dataclass(slots=True)
 class Processes:
-    """The long-running processes of one network."""
+    """The long-running processes of one network.
+
+    `tied`: they are killed when this process ends without stopping them.
+    """
 
     layout: Layout
     environment: dict[str, str] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    tied: bool = False
 
     def start(self, name: str) -> None:
         """Start the emulator or a node; its log goes on where it was."""
@@ -157,8 +179,9 @@ class Processes:
             )
 
     def _spawn(self, arguments: Sequence[str], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        command = (*COMMAND[:-1], _TIED, str(os.getpid())) if self.tied else COMMAND
         return subprocess.Popen(  # noqa: S603 - our own command line
-            [*COMMAND, *arguments],
+            [*command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -255,9 +278,12 @@ class Processes:
 
 
 @contextlib.contextmanager
-def network(layout: Layout, environment: dict[str, str] | None = None) -> Iterator[Processes]:
-    """A network that is ready; nothing of it is left running, whatever happens."""
-    with running(Processes(layout, environment or {})) as processes:
+def network(layout: Layout, tied: bool = False) -> Iterator[Processes]:
+    """A network that is ready; nothing of it is left running, whatever happens.
+
+    `tied`: not even if this process is killed.
+    """
+    with running(Processes(layout, tied=tied)) as processes:
         yield processes
 
 
@@ -301,8 +327,7 @@ name = "alice-bob"
 a = "alice"
 b = "bob"
 preset = "oxford"
-set = {{ {changed} }}
-"""
+{changed}"""
 
 _NODE = """\
 [node]
