@@ -17,6 +17,7 @@ from tests.support.identities import Authority
 from tests.support.processes import NODES, Processes, running_network, worker_pids
 
 from bellhop.node.config import load_config
+from bellhop.node.control_client import NodeStopped
 from bellhop.node.demo import both_have_it
 from bellhop.node.loopback import CommandFailed
 from bellhop.node.peers import METHOD
@@ -133,11 +134,40 @@ def test_a_node_killed_in_mid_session_takes_it_up_again(processes: Processes) ->
     assert (len(after["alice"]) > len(before)) == (end["outcome"] == "stored")
 
 
+def test_who_waits_for_a_session_hears_what_it_waits_for(processes: Processes) -> None:
+    """First bob is gone for a while, then alice herself: her session goes on without the waiter."""
+    stages: list[str] = []
+
+    def part(progress: Progress) -> None:
+        if progress.rounds_done and not stages:
+            processes.kill("bob")
+            stages.append("killed")
+        elif stages and progress.stage != stages[-1]:
+            stages.append(progress.stage)
+        if progress.stage == "waiting for bob" and "alice" in processes.running:
+            processes.kill("alice")
+
+    with pytest.raises(NodeStopped, match="bellhop status"):
+        session(processes, part)
+    assert "waiting for bob" in stages
+    for node in NODES:
+        processes.start(node)
+    processes.wait_ready()
+    for node in NODES:
+        processes.wait_for(node, lambda status: not status["core"]["sessions"])
+
+
 def test_a_question_that_cannot_be_is_refused(processes: Processes) -> None:
     with pytest.raises(CommandFailed, match="exit code 2"):
         processes.command("diqkd", "run", *config(processes, "alice"), "--peer", "carol")
     few = ["diqkd", "run", *config(processes, "alice"), "--peer", "bob", "--rounds", "1000"]
-    assert processes.command(*few, exit_codes=(1,))["outcome"] == "refused"
+    with pytest.raises(CommandFailed, match="exit code 3") as refused:
+        processes.command(*few)
+    assert '"error": "SessionRefused"' in refused.value.message
+    assert '"who_must_act": "whoever asked for it"' in refused.value.message
+    abort = ["diqkd", "abort", *config(processes, "alice"), "--peer", "bob"]
+    with pytest.raises(CommandFailed, match="no session is under way"):
+        processes.command(*abort)
     with pytest.raises(CommandFailed, match="exit code 3"):
         processes.command("keys", "receipt", "0" * 32, *config(processes, "alice"))
 

@@ -68,14 +68,18 @@ class Control(control_pb2_grpc.ControlServiceServicer):
     ) -> AsyncIterator[pb.SessionReply]:
         """The session goes on if the caller leaves; only its question is forgotten."""
         peer = NodeName(request.peer)
+        away = f"waiting for {peer}"
         begun_ns = time.monotonic_ns()
         asked = asyncio.ensure_future(self._node.ask(RunSession(peer, request.rounds)))
         try:
             while not asked.done():
                 await asyncio.wait([asked], timeout=PROGRESS_S)
-                for session in self._node.snapshot().get("sessions", []):
+                snapshot = self._node.snapshot()
+                known = snapshot.get("peers", {}).get(peer, {})
+                for session in snapshot.get("sessions", []):
                     if session["peer"] == peer and not asked.done():
-                        yield pb.SessionReply(progress=_progress(session, begun_ns))
+                        stage = session["stage"] if known.get("joined", True) else away
+                        yield pb.SessionReply(progress=_progress(session, stage, begun_ns))
             yield pb.SessionReply(end=_end(await asked))
         finally:
             asked.cancel()
@@ -109,10 +113,10 @@ async def _mapped(context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         await context.abort(grpc_status_of(error), error.message)
 
 
-def _progress(session: dict[str, Any], begun_ns: int) -> pb.SessionProgress:
+def _progress(session: dict[str, Any], stage: str, begun_ns: int) -> pb.SessionProgress:
     return pb.SessionProgress(
         session=session["session"],
-        stage=session["stage"],
+        stage=stage,
         rounds=session["rounds"],
         rounds_done=session["rounds_done"],
         elapsed_ns=time.monotonic_ns() - begun_ns,

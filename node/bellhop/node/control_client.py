@@ -35,6 +35,21 @@ class NotRunning(BellhopError):
     who_must_act = "the operator of this node"
 
 
+class NodeStopped(BellhopError):
+    """The node ended while a session was waited for."""
+
+    who_must_act = "the operator of this node: start it again"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the node stopped; the session goes on when it runs again: see 'bellhop status'"
+        )
+
+
+_STOPPED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+"""How a stream ends when its server is killed, or stopped in good order."""
+
+
 class NodeControl:
     """The calls of the control service; each waits for its answer.
 
@@ -68,8 +83,13 @@ class NodeControl:
             request_serializer=_bytes_of,
             response_deserializer=pb.SessionReply.FromString,
         )
-        with _own_errors():
+        try:
             yield from method(request)
+        except grpc.RpcError as error:
+            assert isinstance(error, grpc.Call), "what a call raises says how it ended"
+            if error.code() in _STOPPED:
+                raise NodeStopped from None
+            raise _own_error(error) from None
 
     def _call(self, name: str, request: _Message, read: Callable[[bytes], T]) -> T:
         method = self._channel.unary_unary(
@@ -104,5 +124,9 @@ def _own_errors() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         assert isinstance(error, grpc.Call), "what a call raises says how it ended"
-        kind = _ERRORS.get(error.code(), BellhopError)
-        raise kind(error.details() or error.code().name) from None
+        raise _own_error(error) from None
+
+
+def _own_error(error: grpc.Call) -> BellhopError:
+    kind = _ERRORS.get(error.code(), BellhopError)
+    return kind(error.details() or error.code().name)

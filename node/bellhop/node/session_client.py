@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bellhop.hal.errors import BellhopError
-from bellhop.node.control_client import node_at
+from bellhop.node.control_client import NodeStopped, node_at
 from bellhop.v1 import control_pb2
 
 
@@ -25,14 +24,20 @@ class Progress:
 def run_session(
     socket: Path, peer: str, rounds: int, moved: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    """Ask the node at `socket` for a session; returns its end, `outcome` and what else is known."""
+    """Ask the node at `socket` for a session; returns its end, `outcome` and what else is known.
 
+    Raises NotRunning if there is no node, NodeStopped if it ends meanwhile.
+    """
+    last: Progress | None = None
     with node_at(socket) as node:
         for reply in node.run_session(peer, rounds):
             if reply.HasField("end"):
+                if reply.end.outcome == "stored" and last is not None:
+                    moved(replace(last, stage="stored", rounds_done=last.rounds))
                 return {**json.loads(reply.end.fields_json), "outcome": reply.end.outcome}
-            moved(_progress(reply.progress))
-    raise BellhopError("the node ended the conversation before the session")
+            last = _progress(reply.progress)
+            moved(last)
+    raise NodeStopped
 
 
 def _progress(progress: control_pb2.SessionProgress) -> Progress:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from bellhop.hal.errors import ConfigError
-from bellhop.node.cli.diqkd import EXIT_CODES
+from bellhop.node.cli.diqkd import EXIT_ABORTED, raise_if_refused
 from bellhop.node.cli.output import json_option, table, to_json
 
 ROUNDS = 1_500_000
@@ -21,15 +21,20 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--rounds", type=click.IntRange(1), default=ROUNDS, show_default=True, help="Heralded pairs."
 )
 @click.option(
-    "--dir", "folder", type=_FOLDER, default=Path("demo"), show_default=True,
-    help="New folder for all its files.",
+    "--dir", "folder", type=_FOLDER, show_default="demo, or demo-2 ... if it exists",
+    help="New or empty folder for all its files.",
 )  # fmt: skip
 @click.option("--degrade", is_flag=True, help="Spoil the link to S below 2.55: the session aborts.")
 @click.option("--hold", is_flag=True, help="Run no session: start the network, end with Ctrl-C.")
 @json_option
 @click.pass_context
 def demo(
-    context: click.Context, rounds: int, folder: Path, degrade: bool, hold: bool, as_json: bool
+    context: click.Context,
+    rounds: int,
+    folder: Path | None,
+    degrade: bool,
+    hold: bool,
+    as_json: bool,
 ) -> None:
     """From an emulated fibre to an encrypted file.
 
@@ -38,22 +43,24 @@ def demo(
     at the other. The outcomes are emulated, by the figures of the Oxford experiment of 2022.
 
     With --hold the network stays for commands of your own. Either way nothing is left running
-    in the end. Exit codes: 0 a key (with --degrade: the abort), 3 an abort, 1 else.
+    in the end. Exit codes: 0 a key (with --degrade: the abort), 10 the session aborted, no key
+    (with --degrade: a key), others as in `bellhop --help`.
     """
     from bellhop.node.cli.progress import SessionBar
     from bellhop.node.demo import hold_network, run_demo
 
     # As Ctrl-C does, so that what was started is stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    folder = free_folder(folder.resolve())
+    folder = free_folder(Path("demo").resolve()) if folder is None else folder.resolve()
     if hold:
         hold_network(folder, degrade, lambda step: click.echo(f"- {step}", err=True))
         return
     with SessionBar(shown=not as_json) as bar:
         document = run_demo(folder, rounds, degrade, bar.tell, bar.moved)
+    raise_if_refused(document["session"])
     click.echo(to_json(document) if as_json else _account(document))
-    code = EXIT_CODES.get(str(document["session"]["outcome"]), 1)
-    context.exit({3: 0, 0: 1}.get(code, code) if degrade else code)
+    aborted = document["session"]["outcome"] == "aborted"
+    context.exit(0 if aborted == degrade else EXIT_ABORTED)
 
 
 def free_folder(folder: Path) -> Path:

@@ -1,17 +1,25 @@
 """`bellhop diqkd`: sessions of a running node."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from bellhop.hal.errors import ConfigError
+from bellhop.hal.errors import ConfigError, RequestError
 from bellhop.node.cli.node_option import config_option
 from bellhop.node.cli.output import json_option, show
 from bellhop.node.config import load_config
 
-EXIT_CODES = {"stored": 0, "aborted": 3}
-"""A key; an abort, which is an outcome and no error.  Whatever else ends a session is 1."""
+EXIT_ABORTED = 10
+"""No key: an outcome and no error, so its code is none of those of errors."""
+
+
+class SessionRefused(RequestError):
+    """What was asked of a node about a session cannot be."""
+
+    who_must_act = "whoever asked for it"
 
 
 @click.group()
@@ -30,8 +38,8 @@ def run(
 ) -> None:
     """Run a session with PEER and wait for its end.
 
-    Exit codes: 0 a key is stored, 3 the session aborted, 2 configuration, 1 anything else. The
-    session goes on if you leave.
+    Exit codes: 0 a key is stored, 10 the session aborted, no key; 3 the request was refused, 2
+    configuration, 1 anything else. The session goes on if you leave.
     """
     from bellhop.node.cli.progress import SessionBar
     from bellhop.node.session_client import run_session
@@ -41,21 +49,29 @@ def run(
         raise ConfigError(f"{peer!r} is no [[peer]] of {config_file}", field="--peer")
     with SessionBar(shown=not as_json) as bar:
         end = run_session(config.control_socket, peer, rounds or config.diqkd.rounds, bar.moved)
+    raise_if_refused(end)
     show(end, list(end.items()), as_json)
-    context.exit(EXIT_CODES.get(str(end["outcome"]), 1))
+    context.exit(0 if end["outcome"] == "stored" else EXIT_ABORTED)
 
 
 @diqkd.command("abort")
 @config_option
 @click.option("--peer", required=True, help="The other node.")
 @json_option
-@click.pass_context
-def abort(context: click.Context, config_file: Path, peer: str, as_json: bool) -> None:
+def abort(config_file: Path, peer: str, as_json: bool) -> None:
     """Give up the session with PEER, if it can still be given up."""
     from bellhop.node.control_client import node_at
 
     with node_at(load_config(config_file).control_socket) as node:
         reply = node.abort_session(peer)
     end = {"outcome": reply.outcome, **json.loads(reply.fields_json)}
+    raise_if_refused(end)
     show(end, list(end.items()), as_json)
-    context.exit(0 if end["outcome"] == "aborted" else 1)
+
+
+def raise_if_refused(end: Mapping[str, Any]) -> None:
+    """Raises SessionRefused if `end` says that nothing was begun."""
+    if end["outcome"] == "refused":
+        more = {name: end[name] for name in end if name != "outcome"}
+        why = str(more.pop("reason", more.pop("why", "no reason given")))
+        raise SessionRefused(f"the node refuses: {why}", **more)

@@ -90,6 +90,7 @@ class LazyGroup(click.Group):
 def main() -> None:
     """The node of a quantum network: from heralded pairs to delivered keys.
 
-    Exit codes: 0 done, 2 wrong option or configuration, 3 an application asked for what cannot be,
-    4 the other side failed, 5 a device failed, 6 the key store failed.
+    Exit codes: 0 done, 2 wrong option or configuration, 3 what was asked for cannot be, 4 the
+    other side failed, 5 a device failed, 6 the key store failed, 10 a session aborted, no key;
+    1 another error. `bellhop run` ends with 74 if its key store failed and with 70 at a bug.
     """

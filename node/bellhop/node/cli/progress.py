@@ -62,8 +62,13 @@ class SessionBar:
         bar = self._progress
         if self._rounds is None:
             self._rounds = bar.add_task("rounds", total=session.rounds, unit="rounds")
-        bar.update(self._rounds, completed=session.rounds_done)
-        done = STAGES.index(session.stage) if session.stage in STAGES else 0
+        if session.stage not in STAGES:  # the peer is waited for; the bars stay where they are
+            bar.update(
+                self._rounds if self._stages is None else self._stages, description=session.stage
+            )
+            return
+        bar.update(self._rounds, completed=session.rounds_done, description="rounds")
+        done = STAGES.index(session.stage)
         if done < _AFTER_ROUNDS:
             return
         if self._stages is None:
