@@ -9,12 +9,17 @@ from bellhop.hal.operations import NodeName
 from bellhop.node.chance import SeededRng
 from bellhop.stack.codec import join
 from bellhop.stack.core import Fact
-from bellhop.stack.diqkd.authenticate import MASK_BYTES, TAG_BYTES
-from bellhop.stack.diqkd.pool import FORGERIES_MAX, MASKS_PROVISIONED_MAX, Pool
+from bellhop.stack.diqkd.authenticate import HASH_KEY_BYTES, MASK_BYTES, TAG_BYTES
+from bellhop.stack.diqkd.pool import FORGERIES_MAX, MASKS_PROVISIONED_MAX, Pool, PoolFile
 
 ALICE, BOB = NodeName("alice"), NodeName("bob")
 MASKS = 4
 CONTENT = Pool.provision(SeededRng(5, "pool"), (BOB, ALICE), MASKS)
+
+
+def changed(**fields: object) -> bytes:
+    """The pool file with other fields, spelled as it should be."""
+    return json.dumps(json.loads(CONTENT) | fields).encode()
 
 
 def facts_of(own: NodeName, peer: NodeName) -> dict[str, bytes]:
@@ -215,6 +220,7 @@ def test_a_pool_knows_only_its_own_peer() -> None:
 def test_summary() -> None:
     assert Pool.summary(facts_of(ALICE, BOB), BOB) == {
         "provisioned": True,
+        "pool_id": json.loads(CONTENT)["pool_id"],
         "masks_left": MASKS,
         "masks_left_incoming": MASKS,
         "mask_bits": 64,
@@ -253,11 +259,77 @@ def test_a_damaged_pool_file_is_refused(low: str) -> None:
         Pool.facts(damaged, ALICE, BOB)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        CONTENT + b"\n",
+        b" " + CONTENT,
+        CONTENT.replace(b": ", b":"),
+        CONTENT[:-1] + b', "low": ' + json.dumps(json.loads(CONTENT)["low"]).encode() + b"}",
+        CONTENT[:-1] + b', "more": 1}',
+        CONTENT.decode().encode("utf-16"),
+        changed(bellhop_pool=True),
+        changed(low=json.loads(CONTENT)["low"].upper()),
+        changed(pool_id=json.loads(CONTENT)["pool_id"].upper()),
+        changed(pool_id="ab"),
+        changed(pool_id=None),
+        changed(pool_id=7),
+        changed(nodes={"alice": 1, "bob": 2}),
+    ],
+)
+def test_a_pool_has_one_spelling(content: bytes) -> None:
+    """Else the same masks could come in another file, under the same id or another."""
+    with pytest.raises(ConfigError, match="damaged"):
+        Pool.facts(content, ALICE, BOB)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, changed(nodes=None), changed(low=7)])
+def test_nothing_in_a_pool_file_raises_another_error(content: bytes) -> None:
+    with pytest.raises(ConfigError, match="not a pool file"):
+        Pool.facts(content, ALICE, BOB)
+
+
+def test_a_pool_that_protects_nothing_is_refused() -> None:
+    zeros, low = "00" * HASH_KEY_BYTES, json.loads(CONTENT)["low"]
+    for content in (
+        changed(hash_key=zeros),
+        changed(low="", high=""),
+        changed(high=low),  # either direction would spend the other's masks
+        changed(low=low[: 2 * MASK_BYTES] * MASKS),
+    ):
+        with pytest.raises(ConfigError, match="damaged"):
+            Pool.facts(content, ALICE, BOB)
+
+
+def test_no_more_masks_are_read_than_are_drawn() -> None:
+    """Distinct masks, so that their number alone decides."""
+    whole = b"".join(n.to_bytes(MASK_BYTES) for n in range(2 * MASKS_PROVISIONED_MAX + 2))
+    for masks in (MASKS_PROVISIONED_MAX, MASKS_PROVISIONED_MAX + 1):
+        cut = masks * MASK_BYTES
+        content = changed(low=whole[:cut].hex(), high=whole[cut : 2 * cut].hex())
+        if masks > MASKS_PROVISIONED_MAX:
+            with pytest.raises(ConfigError, match="damaged"):
+                PoolFile.decode(content)
+        else:
+            assert len(PoolFile.decode(content).low) == cut
+
+
+def test_a_pool_is_known_by_a_public_id() -> None:
+    pool_id = json.loads(CONTENT)["pool_id"]
+    alice, bob = pools()
+    assert alice.id == bob.id == pool_id
+    taken = PoolFile.decode(CONTENT).taken(BOB)
+    assert taken == Fact(f"pool-taken/{pool_id}", b"bob")
+    other = json.loads(Pool.provision(SeededRng(6, "pool"), (ALICE, BOB), MASKS))["pool_id"]
+    assert other != pool_id
+
+
 def test_no_secret_shows_in_a_repr() -> None:
     alice, _ = pools()
     mask, fact = alice.spend()
     file = json.loads(CONTENT)
     shown = repr(alice) + repr(mask) + repr(fact) + repr(Pool.facts(CONTENT, ALICE, BOB))
+    shown += repr(PoolFile.decode(CONTENT))
     assert mask.secret.hex() not in shown and repr(mask.secret)[2:-1] not in shown
     assert file["hash_key"] not in shown
     assert repr(bytes.fromhex(file["hash_key"]))[2:-1] not in shown
@@ -268,6 +340,7 @@ def test_facts_hold_nothing_but_what_was_said() -> None:
     assert names == [
         "pool/bob/batch/provisioned",
         "pool/bob/forgeries",
+        "pool/bob/id",
         "pool/bob/key",
         "pool/bob/used/provisioned",
     ]

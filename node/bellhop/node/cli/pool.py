@@ -1,7 +1,6 @@
 """`bellhop pool`: the secret that two nodes share beforehand, to tag what they tell each other."""
 
 import asyncio
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,13 @@ from bellhop.node.cli.node_option import config_option
 from bellhop.node.cli.output import json_option, show
 from bellhop.node.config import NodeConfig, load_config
 from bellhop.node.files import SECRET_MODE, write_atomically
-from bellhop.stack.core import Fact, Persist
-from bellhop.stack.diqkd.pool import MASKS_PROVISIONED_MAX, Pool
+from bellhop.stack.core import Persist
+from bellhop.stack.diqkd.pool import MASKS_PROVISIONED_MAX, Pool, PoolFile
 
 MASKS_DEFAULT = 1024
 """A direction: enough for about two hundred sessions that fail; one that succeeds brings more."""
 
 POOL_FILE_BYTES_MAX = 4 * 1024 * 1024
-
-USED_FILE = "pool-file/"
-"""Facts of this prefix name the pool files a node has taken: none is taken twice."""
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -123,19 +119,19 @@ def _read(file: Path) -> bytes:
 
 
 async def _take(config: NodeConfig, peer: NodeName, content: bytes) -> dict[str, Any]:
-    """Put the pool into the store, in place of an earlier one; never the same file twice."""
+    """Put the pool into the store, in place of an earlier one; never the same pool twice."""
     from bellhop.node.assembly import open_store
     from bellhop.node.clock import RealClock
 
-    put = Pool.facts(content, NodeName(config.node.name), peer)
-    used = Fact(f"{USED_FILE}{hashlib.sha256(content).hexdigest()}", peer.encode())
+    file = PoolFile.decode(content)
+    put, taken = file.facts(NodeName(config.node.name), peer), file.taken(peer)
     async with await open_store(config, RealClock()) as store:
-        if await store.load_facts(used.name):
+        if await store.load_facts(taken.name):
             raise ConfigError(
-                "this node has taken this pool file before: draw a new one, a mask is used once",
+                "this node has taken this pool before: draw a new one, a mask is used once",
                 field="--from",
             )
-        await store.persist(Persist(put=(*put, used), forget=(f"pool/{peer}/",)))
+        await store.persist(Persist(put=(*put, taken), forget=(f"pool/{peer}/",)))
     return dict(Pool.summary({fact.name: fact.payload for fact in put}, peer))
 
 

@@ -1,6 +1,8 @@
 """The pre-shared authentication key of two nodes: a hash key, and one-time masks in batches.
 
 Rules
+  A pool is named by a random public id, and a node takes it once: nothing else keeps its masks from
+  being spent again.
   A mask is named by its batch and its number, so both ends mean the same one whatever either has
   missed.  The first batch is provisioned by hand; every distilled block brings another, named by
   its session.
@@ -13,6 +15,7 @@ Rules
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +36,11 @@ FIRST_BATCH = "provisioned"
 TAG_WRONG = "tag_wrong"
 MASKS_PROVISIONED_MAX = 65_536
 FILE_VERSION = 1
+
+POOL_ID_BYTES = 16
+
+TAKEN = "pool-taken/"
+"""Facts of this prefix name the pools a node has ever taken: they outlive the pools."""
 
 FORGERIES_MAX = 64
 """Wrong tags looked at under one hash key; then the pool is worn, and another is provisioned."""
@@ -65,12 +73,103 @@ class _Batch:
         return len(self.incoming) // MASK_BYTES - self.seen
 
 
+_POOL_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFile:
+    """What is carried to both nodes by hand: canonical JSON, so that a pool has one spelling.
+
+    `low` are the masks of the node whose name sorts first.
+    """
+
+    pool_id: str  # public, random: a pool is known by it and nothing else, and taken once
+    nodes: tuple[str, ...]
+    hash_key: bytes = field(repr=False)
+    low: bytes = field(repr=False)
+    high: bytes = field(repr=False)
+
+    @staticmethod
+    def draw(rng: Rng, nodes: tuple[NodeName, NodeName], masks: int) -> "PoolFile":
+        if not 0 < masks <= MASKS_PROVISIONED_MAX:
+            raise ConfigError(
+                f"a pool holds 1 to {MASKS_PROVISIONED_MAX} masks a direction", field="masks"
+            )
+        return PoolFile(
+            rng.child("pool id").draw(POOL_ID_BYTES).hex(),
+            tuple(sorted(nodes)),
+            rng.draw(HASH_KEY_BYTES),
+            rng.draw(masks * MASK_BYTES),
+            rng.draw(masks * MASK_BYTES),
+        )
+
+    def encode(self) -> bytes:
+        content = {
+            "bellhop_pool": FILE_VERSION,
+            "pool_id": self.pool_id,
+            "nodes": self.nodes,
+            "hash_key": self.hash_key.hex(),
+            "low": self.low.hex(),
+            "high": self.high.hex(),
+        }
+        return json.dumps(content).encode()
+
+    @staticmethod
+    def decode(content: bytes) -> "PoolFile":
+        """The one pool that is spelled so; ConfigError if none is, or if it protects nothing."""
+        try:
+            read = json.loads(content)
+            version = read["bellhop_pool"]
+            secrets = (bytes.fromhex(read[name]) for name in ("hash_key", "low", "high"))
+            file = PoolFile(read["pool_id"], tuple(read["nodes"]), *secrets)
+            canonical = file.encode()
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ConfigError("this is not a pool file: provision a new one") from None
+        if version != FILE_VERSION or len(file.hash_key) != HASH_KEY_BYTES:
+            raise ConfigError("the pool file is of another version: provision a new one")
+        if canonical != content or not file._sound():
+            raise ConfigError("the pool file is damaged: provision a new one")
+        return file
+
+    def _sound(self) -> bool:
+        """Whether it may be what `draw` has drawn.  Masks repeat by chance once in 2**30 pools."""
+        both = self.low + self.high
+        masks = [both[start : start + MASK_BYTES] for start in range(0, len(both), MASK_BYTES)]
+        return (
+            _POOL_ID.fullmatch(str(self.pool_id)) is not None  # JSON knows no types of ours
+            and len(self.low) == len(self.high)
+            and len(self.low) % MASK_BYTES == 0
+            and 0 < len(self.low) <= MASKS_PROVISIONED_MAX * MASK_BYTES
+            and any(self.hash_key)
+            and len(set(masks)) == len(masks)
+        )
+
+    def facts(self, own: NodeName, peer: NodeName) -> tuple[Fact, ...]:
+        """The pool as one node keeps it.  ConfigError if it is not for these two."""
+        if self.nodes != tuple(sorted((own, peer))):
+            raise ConfigError(f"the pool file is not for {own} and {peer}: check --peer")
+        outgoing, incoming = (self.low, self.high)[:: 1 if own == min(own, peer) else -1]
+        prefix = f"pool/{peer}/"
+        return (
+            Fact(f"{prefix}key", self.hash_key),
+            Fact(f"{prefix}id", self.pool_id.encode()),
+            Fact(f"{prefix}batch/{FIRST_BATCH}", join((0).to_bytes(8), outgoing, incoming)),
+            Fact(f"{prefix}used/{FIRST_BATCH}", join((0).to_bytes(8), (0).to_bytes(8))),
+            Fact(f"{prefix}forgeries", (0).to_bytes(8, "big")),
+        )
+
+    def taken(self, peer: NodeName) -> Fact:
+        """A node that has this fact has had the pool, and never takes it again."""
+        return Fact(f"{TAKEN}{self.pool_id}", peer.encode())
+
+
 class Pool:
     """One end's view of what it shares with one peer.  Empty until provisioned."""
 
     def __init__(self, peer: NodeName, facts: Mapping[str, bytes]) -> None:
         self._prefix = f"pool/{peer}/"
         self._hash_key = facts.get(f"{self._prefix}key", b"")
+        self.id = facts.get(f"{self._prefix}id", b"").decode()
         self._forgeries = int.from_bytes(facts.get(f"{self._prefix}forgeries", b""), "big")
         self._batches: dict[str, _Batch] = {}
         for name, payload in facts.items():
@@ -92,7 +191,7 @@ class Pool:
 
     @property
     def provisioned(self) -> bool:
-        return bool(self._hash_key)
+        return bool(self._hash_key and self.id)
 
     @property
     def masks_left(self) -> int:
@@ -204,49 +303,20 @@ class Pool:
     @staticmethod
     def provision(rng: Rng, nodes: tuple[NodeName, NodeName], masks: int) -> bytes:
         """The content of a pool file: `masks` a direction.  To be carried to both nodes by hand."""
-        if not 0 < masks <= MASKS_PROVISIONED_MAX:
-            raise ConfigError(
-                f"a pool holds 1 to {MASKS_PROVISIONED_MAX} masks a direction", field="masks"
-            )
-        content = {
-            "bellhop_pool": FILE_VERSION,
-            "nodes": sorted(nodes),
-            "hash_key": rng.draw(HASH_KEY_BYTES).hex(),
-            "low": rng.draw(masks * MASK_BYTES).hex(),
-            "high": rng.draw(masks * MASK_BYTES).hex(),
-        }
-        return json.dumps(content).encode()
+        return PoolFile.draw(rng, nodes, masks).encode()
 
     @staticmethod
     def facts(content: bytes, own: NodeName, peer: NodeName) -> tuple[Fact, ...]:
         """A pool file as the facts of one node.  ConfigError if it is not for these two."""
-        try:
-            file = json.loads(content)
-            version, nodes = file["bellhop_pool"], file["nodes"]
-            hash_key, low, high = (bytes.fromhex(file[k]) for k in ("hash_key", "low", "high"))
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError("this is not a pool file: provision a new one") from None
-        if len(low) != len(high) or len(low) % MASK_BYTES:
-            raise ConfigError("the pool file is damaged: provision a new one")
-        if version != FILE_VERSION or len(hash_key) != HASH_KEY_BYTES:
-            raise ConfigError("the pool file is of another version: provision a new one")
-        if nodes != sorted((own, peer)):
-            raise ConfigError(f"the pool file is not for {own} and {peer}: check --peer")
-        outgoing, incoming = (low, high) if own == min(own, peer) else (high, low)
-        prefix = f"pool/{peer}/"
-        return (
-            Fact(f"{prefix}key", hash_key),
-            Fact(f"{prefix}batch/{FIRST_BATCH}", join((0).to_bytes(8), outgoing, incoming)),
-            Fact(f"{prefix}used/{FIRST_BATCH}", join((0).to_bytes(8), (0).to_bytes(8))),
-            Fact(f"{prefix}forgeries", (0).to_bytes(8, "big")),
-        )
+        return PoolFile.decode(content).facts(own, peer)
 
     @staticmethod
-    def summary(facts: Mapping[str, bytes], peer: NodeName) -> dict[str, int | bool]:
+    def summary(facts: Mapping[str, bytes], peer: NodeName) -> dict[str, str | int | bool]:
         """What an operator may see."""
         pool = Pool(peer, facts)
         return {
             "provisioned": pool.provisioned,
+            "pool_id": pool.id,
             "masks_left": pool.masks_left,
             "masks_left_incoming": pool.masks_left_incoming,
             "mask_bits": TAG_BITS,
