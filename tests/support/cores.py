@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tests.support.two_cores import ALICE, BOB, LINK, OTHER, POLICY, ROUNDS
+from tests.support.two_cores import ALICE, BOB, LINK, OTHER, POLICY, ROUNDS, pool_file
 
 from bellhop.hal.operations import LinkName, NodeName, Port, RequestId, Side, Source
 from bellhop.node.chance import SeededRng
@@ -30,7 +30,7 @@ REQUEST = RequestId(SESSION)
 @functools.cache
 def plan(rounds: int = ROUNDS) -> Parameters:
     """What a session of the policy is: computed once."""
-    planned = Plan(SESSION, LINK.name, ALICE, BOB, rounds, 7, POLICY).run()
+    planned = Plan(SESSION, LINK.name, ALICE, BOB, pool_file().pool_id, rounds, 7, POLICY).run()
     assert isinstance(planned, Parameters), planned
     return planned
 

@@ -43,7 +43,7 @@ from bellhop.stack.core import (
 )
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.diqkd.parameters import Parameters, SessionPolicy
-from bellhop.stack.diqkd.pool import Pool
+from bellhop.stack.diqkd.pool import PoolFile
 from bellhop.stack.ids import AskNumber
 from bellhop.stack.messages import Message
 from bellhop.stack.node import NodeCore, NodeSettings
@@ -70,6 +70,11 @@ LINK = Link(LinkName("fibre"), ALICE, BOB, read_preset(IDEAL))
 DURABLE = (Persist, StoreKeys, ConfirmKeys, VoidKeys, RecordAllocations, ForgetAllocations)
 
 
+def pool_file(seed: int = 1, masks: int = 64) -> PoolFile:
+    """What two cores of this seed share."""
+    return PoolFile.draw(SeededRng(seed, "pool"), (ALICE, BOB), masks)
+
+
 class TwoCores:
     """`mail` what a node was told and has not heard, `reports` what its device has said."""
 
@@ -86,9 +91,9 @@ class TwoCores:
         self._names: dict[str, str] = {}
         self._asks = 0
         self.nature = Nature((LINK,), np.random.default_rng(seed), Clock(fast=True))
-        content = Pool.provision(SeededRng(seed, "pool"), (ALICE, BOB), masks)
+        shared = pool_file(seed, masks)
         for name in (ALICE, BOB):
-            self.store[name].perform(Persist(Pool.facts(content, name, OTHER[name])))
+            self.store[name].perform(Persist(shared.facts(name, OTHER[name])))
         self.core = {name: self._new_core(name) for name in (ALICE, BOB)}
 
     def _new_core(self, name: NodeName) -> NodeCore:

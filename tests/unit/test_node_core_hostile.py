@@ -89,6 +89,8 @@ def test_a_malformed_proposal_is_refused_and_answered(parameters: bytes) -> None
         ({"link": "x\n" * 128}, "link x?x?"),
         ({"alice": "bob", "bob": "alice"}, "other roles"),
         ({"alice": "carol"}, "other roles"),
+        ({"pool": "0" * 32}, "the authentication pools differ"),
+        ({"pool": ""}, "the authentication pools differ"),
         ({"rounds": 10}, "4096|rounds 10 outside|code"),
         ({"qber_design": 1e-320}, "error rate"),
         ({"epsilon": 0.99}, "epsilon"),

@@ -221,7 +221,7 @@ def test_whatever_stands_in_a_field_is_refused(changes: dict[str, object]) -> No
     except ValueError as error:
         assert str(error)
     else:
-        names = {"link", "session", "alice", "bob"}  # held against what is known elsewhere
+        names = {"link", "session", "alice", "bob", "pool"}  # held against what is known elsewhere
         changed = {n for n in changes if getattr(parameters, n) != getattr(plan(), n)}
         assert changed <= names or objections(parameters, POLICY)
 

@@ -20,7 +20,7 @@ from bellhop.stack.ids import SessionId
 def test_the_choice_has_few_digits_and_costs_next_to_nothing() -> None:
     policy = SessionPolicy()
     names = (LinkName("fibre"), NodeName("alice"), NodeName("bob"))
-    planned = Plan(SessionId("0" * 32), *names, 1_500_000, 1, policy).run()
+    planned = Plan(SessionId("0" * 32), *names, "", 1_500_000, 1, policy).run()
     assert isinstance(planned, Parameters)
     assert objections(planned, policy) is None
     for figure in astuple(planned.choice):

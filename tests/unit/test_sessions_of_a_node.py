@@ -2,9 +2,9 @@
 
 import json
 
-from tests.support.two_cores import ALICE, BOB, TwoCores
+from tests.support.two_cores import ALICE, BOB, TwoCores, pool_file
 
-from bellhop.stack.core import AbortSession, Answer, Asked
+from bellhop.stack.core import AbortSession, Answer, Asked, Persist
 from bellhop.stack.ids import AskNumber
 from bellhop.stack.messages import Abort
 
@@ -42,4 +42,21 @@ def test_an_operator_gives_up_what_is_proposed_and_not_answered() -> None:
     assert answers == {1: "aborted", 9: "aborted"}
     assert isinstance(two.mail[BOB][-1], Abort), "the peer may have agreed meanwhile"
     two.go_on()
+    assert two.core[ALICE].idle and two.core[BOB].idle
+
+
+def test_pools_that_differ_are_found_before_a_session_begins() -> None:
+    """One node was given another pool: its operator and the other's are told at once."""
+    two = TwoCores()
+    two.meet()
+    two.store[BOB].perform(Persist(pool_file(seed=2).facts(BOB, ALICE), (f"pool/{ALICE}/",)))
+    two.restart(BOB)
+    before = two.core[ALICE].snapshot()["peers"]
+    two.ask(ALICE)
+    two.go_on()
+    (answer,) = [a for a in two.actions if isinstance(a, Answer)]
+    assert answer.outcome == "refused"
+    why = "the authentication pools differ: bellhop pool provision at both nodes"
+    assert answer.fields["reason"] == f"declined by bob: {why}"
+    assert two.core[ALICE].snapshot()["peers"] == before, "no mask is spent"
     assert two.core[ALICE].idle and two.core[BOB].idle

@@ -91,7 +91,7 @@ def require_key(scenario: Scenario) -> None:
     """What two nodes would answer each operator, said before anything is run."""
     link = scenario.links[0]
     nobody = SessionId("0" * 32)
-    plan = Plan(nobody, link.name, link.a, link.b, scenario.rounds, 0, scenario.policy)
+    plan = Plan(nobody, link.name, link.a, link.b, "", scenario.rounds, 0, scenario.policy)
     planned = plan.run()
     why = planned if isinstance(planned, str) else objections(planned, scenario.policy)
     if why:

@@ -68,6 +68,7 @@ class Plan:
     link: LinkName
     alice: NodeName
     bob: NodeName
+    pool: str
     rounds: int
     seed: int
     policy: SessionPolicy
@@ -94,6 +95,7 @@ class Plan:
             link=self.link,
             alice=self.alice,
             bob=self.bob,
+            pool=self.pool,
             rounds=self.rounds,
             block_rounds=policy.block_rounds,
             window=policy.window,

@@ -56,6 +56,7 @@ class Parameters:
     link: LinkName
     alice: NodeName
     bob: NodeName
+    pool: str
     rounds: int
     block_rounds: int
     window: int
@@ -140,7 +141,7 @@ def decode_parameters(encoded: bytes) -> Parameters:
 _FRACTION = re.compile(r"[1-9][0-9]{0,4}/[1-9][0-9]{0,4}")
 _INTEGERS = ("rounds", "block_rounds", "window", "key_bits")
 _NUMBERS = ("s_design", "qber_design", "deviations", "threshold", "epsilon")
-_TEXTS = ("protocol", "session", "link", "alice", "bob", "test_probability", "bound")
+_TEXTS = ("protocol", "session", "link", "alice", "bob", "pool", "test_probability", "bound")
 
 
 def _wrong_types(parameters: Parameters) -> str | None:

@@ -94,7 +94,8 @@ class Proposals:
         seed = int.from_bytes(desk.rng.child("code seed", job).draw(4), "big")
         self._plans[job] = peer
         desk.expect(peer, number)
-        plan = Plan(session, port.link, alice, bob, ask.rounds, seed, desk.policy)
+        pool = desk.pools[peer].id
+        plan = Plan(session, port.link, alice, bob, pool, ask.rounds, seed, desk.policy)
         return [Compute(job, plan)]
 
     def _run_objection(self, ask: RunSession, joined: set[NodeName]) -> str | None:
@@ -114,17 +115,20 @@ class Proposals:
             return f"a session with {peer} is under way"
         if len(desk.held_with(peer)) >= HELD_MAX:
             return f"{peer} has not stored the keys of {HELD_MAX} sessions yet"
-        return self._pool_objection(peer, is_alice=port.side is Side.A)
+        pool_id = desk.pools[peer].id
+        return self._pool_objection(peer, pool_id, is_alice=port.side is Side.A)
 
     def _busy(self, peer: NodeName) -> bool:
         planned = peer in self._proposed or peer in self._plans.values()
         return planned or self._desk.running_with(peer) is not None
 
-    def _pool_objection(self, peer: NodeName, *, is_alice: bool) -> str | None:
+    def _pool_objection(self, peer: NodeName, pool_id: str, *, is_alice: bool) -> str | None:
         pool = self._desk.pools[peer]
         own = MASKS_ALICE if is_alice else MASKS_A_SESSION - MASKS_ALICE
         if not pool.provisioned:
             return f"no authentication pool with {peer}: bellhop pool provision"
+        if pool_id != pool.id:
+            return "the authentication pools differ: bellhop pool provision at both nodes"
         if pool.masks_left < own or pool.masks_left_incoming < MASKS_A_SESSION - own:
             return f"the authentication pool with {peer} is used up: bellhop pool provision"
         if pool.worn:
@@ -245,7 +249,7 @@ class Proposals:
             return "a session is under way here"
         if len(desk.held_with(peer)) >= HELD_MAX:
             return f"the keys of {HELD_MAX} sessions are not confirmed yet"
-        if why := self._pool_objection(peer, is_alice=port.side is Side.A):
+        if why := self._pool_objection(peer, parameters.pool, is_alice=port.side is Side.A):
             return why
         return objections(parameters, desk.policy)
 
