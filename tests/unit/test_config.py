@@ -1,7 +1,7 @@
 """The node's configuration file: the example is complete, and what is wrong names its field."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -157,11 +157,26 @@ def test_what_is_wrong_names_its_field(old: str, new: str, field: str, other: st
     assert caught.value.message.startswith("node.toml")
 
 
-def test_a_file_that_is_no_toml_or_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not TOML"):
-        parse_config("[node", tmp_path)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_config(tmp_path / "absent.toml")
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[node", "is not TOML"),
+        (None, "cannot be read"),
+        (b"\xff", "UTF-8"),
+        (b"a = " + b"[" * 100_000 + b"]" * 100_000, "nested too deep"),
+        (b"a = 1\n" * 200_000, "longer than"),
+    ],
+)
+@pytest.mark.parametrize("read", [load_config, read_topology])
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, read: Callable[[Path], object], content: bytes | None, why: str
+) -> None:
+    file = tmp_path / "some.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=why) as caught:
+        read(file)
+    assert caught.value.field == str(file) and str(file) in caught.value.message
 
 
 @pytest.mark.parametrize(

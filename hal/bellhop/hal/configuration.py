@@ -26,12 +26,12 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
         if len(content) > FILE_BYTES_MAX:
-            raise ConfigError(f"{path} is longer than {FILE_BYTES_MAX} bytes")
+            raise ConfigError(f"{path} is longer than {FILE_BYTES_MAX} bytes", str(path))
         return content.decode()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", str(path)) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text") from error
+        raise ConfigError(f"{path} is not UTF-8 text", str(path)) from error
 
 
 def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
@@ -47,7 +47,9 @@ def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
             field = f"{field}.{name['name']}" if field else name["name"]
         raise ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field) from error
     except msgspec.DecodeError as error:
-        raise ConfigError(f"{origin} is not TOML: {error}") from error
+        raise ConfigError(f"{origin} is not TOML: {error}", origin) from error
+    except RecursionError:
+        raise ConfigError(f"{origin} is nested too deep", origin) from None
 
 
 def require(holds: bool, field: str, rule: str) -> None:

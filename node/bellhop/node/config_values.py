@@ -51,7 +51,9 @@ def decode(text: str, kind: type[AnySection], folder: Path, origin: str) -> AnyS
         name, problem = _place(str(error))
         raise ConfigError(f"{origin}: {name}: {problem}", field=name) from error
     except msgspec.DecodeError as error:
-        raise ConfigError(f"{origin} is not TOML: {error}; correct its syntax") from error
+        raise ConfigError(f"{origin} is not TOML: {error}; correct its syntax", origin) from error
+    except RecursionError:
+        raise ConfigError(f"{origin} is nested too deep", origin) from None
 
 
 def parse_duration(text: str) -> Nanoseconds:
