@@ -33,9 +33,14 @@ def diqkd(block_rounds: int = BLOCK_ROUNDS) -> str:
     return _DIQKD.format(rounds=ROUNDS, block_rounds=block_rounds)
 
 
-def lay_out_small(folder: Path) -> Layout:
-    """The files of an emulator of ideal pairs and of two nodes, in the new `folder`."""
-    layout = lay_out(folder, sections=diqkd())
+def lay_out_small(
+    folder: Path, presets: dict[str, float] | None = None, clock: str = '"fast"'
+) -> Layout:
+    """The files of an emulator of ideal pairs and of two nodes, in the new `folder`.
+
+    `presets` changes figures of the ideal preset.
+    """
+    layout = lay_out(folder, presets, diqkd(), clock)
     text = layout.emulator.read_text(encoding="utf-8")
     assert 'preset = "oxford"' in text
     text = text.replace('preset = "oxford"', f'preset_file = "{IDEAL}"')

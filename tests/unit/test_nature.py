@@ -323,11 +323,16 @@ def test_rounds_without_an_answer_read_zero() -> None:
     assert measure(nature, BOB, np.full(rounds, 2, dtype=np.uint8)).answered.all()
 
 
+@pytest.mark.parametrize("clock", [FAST, Clock(), Clock(scale=100.0)])
 @pytest.mark.parametrize("delay_seconds", [0, 10])
-def test_halves_age_between_the_two_measurements(delay_seconds: int) -> None:
-    """XX shrinks by exp(-t / 10 s), ZZ stays."""
+def test_halves_age_by_the_announcement_and_not_by_the_host(
+    clock: Clock, delay_seconds: int
+) -> None:
+    """40 km of fibre are 196 us for light: XX shrinks by exp(-196 / 400), ZZ stays."""
     rounds = BLOCK_ROUNDS_MAX
-    nature = make(clock=Clock())
+    nature = make(
+        clock=clock, fibre__length_a_m=1e4, fibre__length_b_m=3e4, device__coherence_ns=4e5
+    )
     patterns = herald(nature, rounds).patterns
     now_ns = 1_000 * SECOND_NS
     x = (np.arange(rounds) % 2).astype(np.uint8)
@@ -337,7 +342,7 @@ def test_halves_age_between_the_two_measurements(delay_seconds: int) -> None:
     preset = load_preset("oxford")
     angles_a, angles_b = preset.angles(Side.A), preset.angles(Side.B)
     for bell_state, (_, fresh) in preset.announced().items():
-        aged = states.dephase(fresh, delay_seconds, 10.0, "exponential", Side.B)
+        aged = states.dephase(fresh, 40_000.0 / 0.2041, 4e5, "exponential", Side.B)
         for x_setting, y_setting in ((0, 2), (1, 0)):
             among = (x == x_setting) & (patterns == bell_state)
             expected = states.error_rate(

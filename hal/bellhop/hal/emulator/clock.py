@@ -35,7 +35,7 @@ class Clock:
     def idealisation(self) -> str:
         """What this clock leaves out of the experiment, for the receipt."""
         if self.fast:
-            return "fast clock: no emulated time passes between the two ends' measurements"
+            return "fast clock: heralds are reported at once, with the times they would have had"
         if self.scale != 1.0:
             return f"emulated clock runs at {self.scale:g} times real time"
         return ""

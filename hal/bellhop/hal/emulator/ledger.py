@@ -31,12 +31,11 @@ CONNECTION_ENDED = "lost when this end's connection ended"
 
 @dataclass(frozen=True, slots=True)
 class FirstAnswers:
-    """What was asked of one end's halves, what they answered, and when."""
+    """What was asked of one end's halves and what they answered."""
 
     side: Side
     settings: Rounds
     outcomes: Rounds
-    at_ns: int
 
 
 @dataclass(slots=True)

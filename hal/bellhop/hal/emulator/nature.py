@@ -4,6 +4,10 @@ Only nature knows what two distant outcomes have in common.  A node learns its h
 outcomes; its outcomes depend on the other end's settings through Born's rule and nothing else.
 Attempts are not made one by one: the number of each successful one is drawn, and mapped to the time
 at which it would have been made.
+
+In the experiment every pair is measured at once when its herald and announcement arrive.  So the
+half that is measured second has aged by the light's travel time between the ends, and by nothing
+that the host or the nodes take: nature keeps a block's halves as they are until they are asked for.
 """
 
 from collections.abc import Mapping
@@ -47,7 +51,8 @@ from bellhop.hal.operations import (
 from bellhop.hal.preset import Preset
 
 BLOCK_IDEALISATION = (
-    "all pairs of a block are held at once, and age only between the two ends' measurements"
+    "all pairs of a block are held at once; between the two ends' measurements each ages by the "
+    "announcement's delay, the light's travel time between the ends, not by what the nodes take"
 )
 
 
@@ -242,28 +247,21 @@ class Nature:
         if reason:
             return self._refuse(now_ns, node, order, reason)
         assert request is not None and block is not None, "else refused above"
-        # A fast clock moves with the heralds alone: see its idealisation.
-        at_ns = block.ended_ns if self._clock.fast else self._clock.emulated_ns(now_ns)
-        outcomes = self._answer(link.name, side, block, order.settings, at_ns)
+        outcomes = self._answer(link.name, side, block, order.settings)
         if block.first is None:
             # Nature's own copy: the caller's array is the caller's.
-            block.first = FirstAnswers(side, order.settings.copy(), outcomes, at_ns)
+            block.first = FirstAnswers(side, order.settings.copy(), outcomes)
         request.spend(side, order.block, ALREADY_MEASURED)
         return [self.deliver(now_ns, node, self._report(link, side, order, outcomes))]
 
-    def _answer(
-        self, name: LinkName, side: Side, block: Block, settings: Rounds, at_ns: int
-    ) -> Rounds:
+    def _answer(self, name: LinkName, side: Side, block: Block, settings: Rounds) -> Rounds:
         """What the device of one end answers, whether or not that reaches the node."""
         physics = self._physics[name]
         uniforms = self._generators[name].random(len(settings))
         if block.first is None:
             return physics.answer_first(side, block.patterns, settings, uniforms)
         first = (block.first.settings, block.first.outcomes)
-        delay_ns = at_ns - block.first.at_ns
-        return physics.answer_second(
-            side, block.patterns, settings, uniforms, first=first, delay_ns=delay_ns
-        )
+        return physics.answer_second(side, block.patterns, settings, uniforms, first=first)
 
     def _report(self, link: Link, side: Side, order: Measure, outcomes: Rounds) -> Measured:
         """The outcomes as the node gets them: some may be missing, and then read as 0."""
