@@ -178,8 +178,11 @@ def test_status_says_where_and_what(processes: Processes) -> None:
     assert status["source"] == ["emulated"]
     assert set(status["listening"]) == {"peers", "etsi", "metrics"}
     assert status["connections"]["alice"]["connected"]
-    left = processes.command("pool", "status", *config(processes, "bob"))["alice"]
-    assert left["pool_provisioned"] and left["masks_left"] > 0
+    pool = ["pool", "status", *config(processes, "bob"), "--peer"]
+    (left,) = processes.command(*pool, "alice").values()
+    assert left["pool_provisioned"] and left["masks_left"] > 0 and left["forgeries"] == 0
+    with pytest.raises(CommandFailed, match="exit code 2"):
+        processes.command(*pool, "carol")
 
 
 def test_what_is_secret_is_closed_to_others(processes: Processes) -> None:
@@ -207,8 +210,10 @@ def test_a_node_stops_cleanly_and_keeps_its_keys(processes: Processes) -> None:
     assert process.returncode == 0
     with pytest.raises(CommandFailed, match="no node answers"):
         processes.command("status", *config(processes, "bob"))
+    stopped = processes.command("pool", "status", *config(processes, "bob"))
     processes.start("bob")
     processes.wait_ready()
+    assert processes.command("pool", "status", *config(processes, "bob")) == stopped
     assert stored_blocks(processes, "bob") == before
 
 

@@ -72,21 +72,34 @@ def provision(
 
 @pool.command("status")
 @config_option
+@click.option("--peer", help="The other node. Default: all.")
 @json_option
-def status(config_file: Path, as_json: bool) -> None:
-    """How many one-time masks are left, of a running or a stopped node."""
+def status(config_file: Path, peer: str | None, as_json: bool) -> None:
+    """How many one-time masks are left, of a running or a stopped node.
+
+    And how many wrong tags came: after 64 a pool is worn out, and another must be provisioned.
+    """
     from bellhop.node.cli.status import node_status
     from bellhop.node.control_client import NotRunning
 
-    names = ("pool_provisioned", "masks_left", "masks_left_incoming")
+    config = load_config(config_file)
+    if peer is not None and config.peer_named(peer) is None:
+        raise ConfigError(f"{peer!r} is no [[peer]] of {config_file}", field="--peer")
+    names = ("pool_provisioned", "masks_left", "masks_left_incoming", "forgeries")
     try:
         peers = node_status(config_file)["core"]["peers"]
-        document = {peer: {name: known[name] for name in names} for peer, known in peers.items()}
+        document = {of: {name: known[name] for name in names} for of, known in peers.items()}
     except NotRunning:
-        document = asyncio.run(_look(load_config(config_file)))
+        document = asyncio.run(_look(config))
+    if peer is not None:
+        document = {peer: document[peer]}
     rows = [
-        (peer, f"{known['masks_left']} to send, {known['masks_left_incoming']} to receive")
-        for peer, known in document.items()
+        (
+            of,
+            f"{known['masks_left']} to send, {known['masks_left_incoming']} to receive, "
+            f"{known['forgeries']} wrong tags",
+        )
+        for of, known in document.items()
     ]
     show(document, rows, as_json)
 
@@ -147,6 +160,7 @@ async def _look(config: NodeConfig) -> dict[str, dict[str, Any]]:
             "pool_provisioned": summary["provisioned"],
             "masks_left": summary["masks_left"],
             "masks_left_incoming": summary["masks_left_incoming"],
+            "forgeries": summary["forgeries"],
         }
         for peer, summary in summaries.items()
     }
