@@ -172,7 +172,7 @@ def test_repeated_proposals_and_accepts_change_nothing() -> None:
     assert two.keys(ALICE) == two.keys(BOB) != {}
     assert said(two, ALICE, accept) == []
     late = told(said(two, BOB, proposal))
-    assert late == [Abort(proposal.session, "stored")], "an id is used once"
+    assert late == [BlockStored(proposal.session, confirmed=True)], "an id is used once"
 
 
 def test_who_agrees_to_something_else_has_not_agreed() -> None:

@@ -1,12 +1,14 @@
 """Sessions as a node's operators see them: given up, counted, answered."""
 
 import json
+from dataclasses import replace
 
 from tests.support.two_cores import ALICE, BOB, TwoCores, pool_file
 
-from bellhop.stack.core import AbortSession, Answer, Asked, Persist
-from bellhop.stack.ids import AskNumber
-from bellhop.stack.messages import Abort
+from bellhop.stack.core import AbortSession, Answer, Asked, Computed, Note, PeerSaid, Persist
+from bellhop.stack.diqkd.jobs import Encode, Encoded
+from bellhop.stack.ids import AskNumber, SessionId
+from bellhop.stack.messages import Abort, BlockStored, Propose
 
 
 def receipt_counts(two: TwoCores) -> list[int]:
@@ -60,3 +62,67 @@ def test_pools_that_differ_are_found_before_a_session_begins() -> None:
     assert answer.fields["reason"] == f"declined by bob: {why}"
     assert two.core[ALICE].snapshot()["peers"] == before, "no mask is spent"
     assert two.core[ALICE].idle and two.core[BOB].idle
+
+
+def test_codes_that_differ_leave_no_key() -> None:
+    """Alice has built another matrix than Bob: her syndrome says so, and nothing is decoded."""
+    two = TwoCores()
+    two.meet()
+    two.ask(ALICE)
+    two.go_on(until=lambda: bool(two.jobs[ALICE]) and isinstance(two.jobs[ALICE][0].work, Encode))
+    order = two.jobs[ALICE].popleft()
+    encoded = order.work.run()
+    assert isinstance(encoded, Encoded)
+    two.feed(ALICE, Computed(order.job, replace(encoded, code_digest=bytes(32))))
+    two.settle()
+    aborted = [a for a in two.actions if isinstance(a, Note) and a.name == "session_aborted"]
+    why = "reconciliation failed: code_mismatch"
+    assert [note.fields["reason"] for note in aborted] == [why, f"by bob: {why}"]
+    for name in (ALICE, BOB):
+        assert two.keys(name) == {} and not two.store[name].held
+        assert not any(
+            "batch/" in fact and "provisioned" not in fact for fact in two.store[name].facts
+        )
+
+
+def test_a_refused_request_is_not_the_last_session() -> None:
+    two = TwoCores()
+    two.meet()
+    two.ask(ALICE)
+    two.settle()
+    last = two.core[ALICE].snapshot()["last_session"]
+    assert last["outcome"] == "stored" and two.core[ALICE].snapshot()["last_refusal"] == {}
+    two.ask(ALICE, rounds=1_000)
+    two.settle()
+    shown = two.core[ALICE].snapshot()
+    assert shown["last_session"] == last
+    assert shown["last_refusal"]["outcome"] == "refused" and shown["last_refusal"]["reason"]
+
+
+def test_a_proposal_that_comes_again_late_does_not_void_what_both_have_stored() -> None:
+    """Alice has yet to hear that Bob has the keys too, and Bob hands them out already."""
+    two = TwoCores()
+    two.meet()
+    two.ask(ALICE)
+    two.go_on(until=lambda: bool(two.mail[BOB]))
+    proposal = two.mail[BOB][0]
+    assert isinstance(proposal, Propose)
+    two.go_on(until=lambda: bool(two.store[ALICE].held) and bool(two.keys(BOB)))
+    two.mail[ALICE].clear()  # with Bob's word of it
+    two.feed(BOB, PeerSaid(ALICE, proposal))
+    two.settle()
+    assert two.keys(ALICE) == two.keys(BOB) != {}
+
+
+def test_no_abort_takes_back_what_both_have_stored() -> None:
+    """Alice's word that she has stored comes before Bob has: his keys are out as he stores them."""
+    two = TwoCores()
+    two.meet()
+    two.ask(ALICE)
+    two.go_on(until=lambda: bool(two.store[ALICE].held))
+    session = SessionId(next(iter(two.store[ALICE].held)))
+    two.feed(BOB, PeerSaid(ALICE, BlockStored(session, confirmed=False)))
+    two.go_on(until=lambda: bool(two.keys(BOB)))
+    assert two.feed(BOB, PeerSaid(ALICE, Abort(session, "late"))) == []
+    two.settle()
+    assert two.keys(ALICE) == two.keys(BOB) != {}

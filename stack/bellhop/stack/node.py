@@ -153,6 +153,7 @@ class NodeCore:
             + [_about(record, "proposed", 0) for record in self._proposals.records()],
             "held": sorted(desk.held),
             "last_session": dict(desk.last),
+            "last_refusal": dict(desk.last_refusal),
         }
 
     # --- life -------------------------------------------------------------------------------------

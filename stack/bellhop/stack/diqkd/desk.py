@@ -64,6 +64,7 @@ class Desk:
         }
         self.held = set(held)
         self.last: dict[str, str | int | float] = {}
+        self.last_refusal: dict[str, str | int | float] = {}
         self._device_sessions = {
             LinkName(name.removeprefix("device/")): int.from_bytes(payload, "big")
             for name, payload in facts.items()
@@ -166,14 +167,22 @@ class Desk:
                 return []
             return session.hear(now_ns, message)
         if id_ in self.ended:
-            stored = self.ended[id_] == "stored"
-            end = BlockStored(id_, confirmed=True) if stored else Abort(id_, self.ended[id_])
-            return [Tell(peer, end)]
+            return [self.tell_end(peer, id_)]
         if isinstance(message, Position):
             return [Tell(peer, Abort(id_, "not known here"))]
         return [Refuse(peer, "session_unknown")]
 
+    def tell_end(self, peer: NodeName, id_: SessionId) -> Tell:
+        """How a session ended here; of a stored one no abort, or the peer would void its keys."""
+        how = self.ended[id_]
+        stored = how == "stored"
+        return Tell(peer, BlockStored(id_, confirmed=True) if stored else Abort(id_, how))
+
     def hear_abort(self, peer: NodeName, message: Abort) -> list[Action]:
+        """The peer has no key and gets none.
+
+        A session that both ends have stored is none any more (`_confirm`): nothing takes it back.
+        """
         id_ = message.session
         reason = reason_told(f"by {peer}: {message.reason}")
         session = self.with_peer(id_, peer)
@@ -292,9 +301,14 @@ class Desk:
         reason: str = "",
         fields: Mapping[str, str | int | float] | None = None,
     ) -> list[Action]:
-        self.last = {"outcome": outcome, "reason": reason, **(fields or {})}
+        """The last word on what was asked for, whether an operator waits for it or not."""
+        end = {"outcome": outcome, "reason": reason, **(fields or {})}
+        if outcome == "refused":
+            self.last_refusal = end  # it never was a session
+        else:
+            self.last = end
         number = self._asks.pop(peer, None)
-        return [] if number is None else [Answer(number, outcome, dict(self.last))]
+        return [] if number is None else [Answer(number, outcome, dict(end))]
 
 
 def session_of(message: SessionMessage) -> SessionId:

@@ -208,7 +208,7 @@ class Proposals:
             same = desk.with_peer(id_, peer)
             return [] if same is None else [Tell(peer, Accept(id_, _digest(same.record)))]
         if id_ in desk.ended:
-            return [Tell(peer, Abort(id_, desk.ended[id_]))]
+            return [desk.tell_end(peer, id_)]
         try:
             parameters = decode_parameters(message.parameters)
         except ValueError as error:

@@ -47,6 +47,13 @@ class Handover:
         return tuple(islice(self._outbox.get(peer, {}).values(), start, end))
 
     def hear_allocated(self, peer: NodeName, message: KeysAllocated) -> list[Action]:
+        """Record them, and say that they need not be told again.
+
+        That is said of those too which the store refuses (of a block it does not have, of keys it
+        has handed out itself): telling them again would change nothing, and would hold up those
+        that follow.  Such a key stays with its master alone; the driver logs each refusal with who
+        must act.
+        """
         recorded = AllocationsRecorded(tuple(key.key_id for key in message.keys))
         return [RecordAllocations(peer, message.keys), Tell(peer, recorded)]
 
