@@ -123,14 +123,17 @@ async def test_production_delivers_no_emulated_key(tmp_path: Path, authority: Au
         assert await status_of(kmes) == (1, ["hardware"])
         refused = await kmes.take(SAE_A, SAE_B, number=2)
         assert (refused.status, refused.message) == (503, EMULATED_REFUSED)
+        assert "Retry-After" not in refused.headers
         assert refused.body["details"] == [{"available": 1}]
         refused = await kmes.fetch(SAE_B, SAE_A, *emulated.keys)
         assert (refused.status, refused.message) == (503, EMULATED_REFUSED)
+        assert "Retry-After" not in refused.headers
         taken = await kmes.take(SAE_A, SAE_B)
         assert taken.body["keys"][0]["key_extension"]["bellhop_source"] == "hardware"
         assert (await kmes.fetch(SAE_B, SAE_A, *taken.keys)).keys == taken.keys
         refused = await kmes.take(SAE_A, SAE_B)
         assert (refused.status, refused.message) == (503, EMULATED_REFUSED)
+        assert "Retry-After" not in refused.headers
 
 
 async def test_an_application_may_demand_hardware(tmp_path: Path, authority: Authority) -> None:

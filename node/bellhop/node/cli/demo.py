@@ -43,8 +43,8 @@ def demo(
     at the other. The outcomes are emulated, by the figures of the Oxford experiment of 2022.
 
     With --hold the network stays for commands of your own. Either way nothing is left running
-    in the end. Exit codes: 0 a key (with --degrade: the abort), 10 the session aborted, no key
-    (with --degrade: a key), others as in `bellhop --help`.
+    in the end. Exit codes: 0 a key, 10 the session aborted, no key; with --degrade 0 the abort, 1 a
+    key; others as in `bellhop --help`.
     """
     from bellhop.node.cli.progress import SessionBar
     from bellhop.node.demo import hold_network, run_demo
@@ -60,7 +60,8 @@ def demo(
     raise_if_refused(document["session"])
     click.echo(to_json(document) if as_json else _account(document))
     aborted = document["session"]["outcome"] == "aborted"
-    context.exit(0 if aborted == degrade else EXIT_ABORTED)
+    unexpected = 1 if degrade else EXIT_ABORTED
+    context.exit(0 if aborted == degrade else unexpected)
 
 
 def free_folder(folder: Path) -> Path:
