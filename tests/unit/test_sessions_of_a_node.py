@@ -7,7 +7,7 @@ from tests.support.two_cores import ALICE, BOB, TwoCores, pool_file
 
 from bellhop.stack.core import AbortSession, Answer, Asked, Computed, Note, PeerSaid, Persist
 from bellhop.stack.diqkd.jobs import Encode, Encoded
-from bellhop.stack.ids import AskNumber, SessionId
+from bellhop.stack.ids import AskNumber
 from bellhop.stack.messages import Abort, BlockStored, Propose
 
 
@@ -100,16 +100,17 @@ def test_a_refused_request_is_not_the_last_session() -> None:
 
 
 def test_a_proposal_that_comes_again_late_does_not_void_what_both_have_stored() -> None:
-    """Alice has yet to hear that Bob has the keys too, and Bob hands them out already."""
+    """Bob has yet to hear that Alice has the keys too, and she hands them out already."""
     two = TwoCores()
     two.meet()
-    two.ask(ALICE)
-    two.go_on(until=lambda: bool(two.mail[BOB]))
-    proposal = two.mail[BOB][0]
+    two.ask(BOB)
+    two.go_on(until=lambda: bool(two.mail[ALICE]))
+    proposal = two.mail[ALICE][0]
     assert isinstance(proposal, Propose)
-    two.go_on(until=lambda: bool(two.store[ALICE].held) and bool(two.keys(BOB)))
-    two.mail[ALICE].clear()  # with Bob's word of it
-    two.feed(BOB, PeerSaid(ALICE, proposal))
+    two.go_on(until=lambda: bool(two.keys(ALICE)))
+    assert two.store[BOB].held and not two.keys(BOB)
+    two.mail[BOB].clear()  # with her word of it
+    two.feed(ALICE, PeerSaid(BOB, proposal))
     two.settle()
     assert two.keys(ALICE) == two.keys(BOB) != {}
 
@@ -120,7 +121,8 @@ def test_no_abort_takes_back_what_both_have_stored() -> None:
     two.meet()
     two.ask(ALICE)
     two.go_on(until=lambda: bool(two.store[ALICE].held))
-    session = SessionId(next(iter(two.store[ALICE].held)))
+    (session,) = two.store[ALICE].held
+    assert not two.store[BOB].held and not two.keys(BOB)
     two.feed(BOB, PeerSaid(ALICE, BlockStored(session, confirmed=False)))
     two.go_on(until=lambda: bool(two.keys(BOB)))
     assert two.feed(BOB, PeerSaid(ALICE, Abort(session, "late"))) == []
