@@ -41,7 +41,7 @@ class SessionPolicy:
     qber_design: float = 0.018
     deviations: float = 3.0
     epsilon: float = 1e-10
-    block_rounds: int = 8_192
+    block_rounds: int = 4_096
     window: int = 3
     retry_ns: int = 2_000_000_000
     stall_ns: int = 600_000_000_000
