@@ -134,13 +134,31 @@ def found_in(content: bytes, needles: Mapping[bytes, str]) -> set[str]:
 # --- what a node holds ----------------------------------------------------------------------------
 
 
+STATE_FILES = ("keystore.sqlite3", "keystore.sqlite3-wal", "key-encryption.key")
+COPIES_MAX = 100
+
+
 def copied(state: Path, to: Path) -> Path:
-    """A copy of a node's folder as it is now, whatever the node does."""
+    """A copy of a node's folder as it is now, whatever the node does.
+
+    Made again until no file changed meanwhile: what moves from the log into the database between
+    the two copies would be in neither.
+    """
     to.mkdir(parents=True)
-    for name in ("keystore.sqlite3", "keystore.sqlite3-wal", "key-encryption.key"):
-        if (state / name).exists():
-            shutil.copy2(state / name, to / name)
-    return to
+    for _ in range(COPIES_MAX):
+        before = _stamps(state)
+        for name in STATE_FILES:
+            (to / name).unlink(missing_ok=True)
+            if (state / name).exists():
+                shutil.copy2(state / name, to / name)
+        if _stamps(state) == before:
+            return to
+    raise AssertionError(f"{state} changes faster than it can be copied")
+
+
+def _stamps(state: Path) -> list[tuple[int, int]]:
+    found = [(state / name).stat() for name in STATE_FILES if (state / name).exists()]
+    return [(file.st_size, file.st_mtime_ns) for file in found]
 
 
 async def secrets_of(state: Path, node: NodeName) -> Secrets:
