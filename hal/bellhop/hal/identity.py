@@ -32,16 +32,6 @@ def valid_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def identity_uri(kind: Kind, name: str) -> str:
-    """The URI alternative name that a party's certificate carries."""
-    return f"{_SCHEME}{kind}:{name}"
-
-
-def identity_host(kind: Kind, name: str) -> str:
-    """The DNS alternative name that a server's certificate carries and its clients expect."""
-    return f"{name}.{kind}.bellhop"
-
-
 def identity_of(alternative_names: Iterable[str]) -> Identity:
     """The one identity among a certificate's alternative names.
 

@@ -93,10 +93,6 @@ class Metrics:
         self._sessions.labels("abort").inc()
         self._aborts.labels(_listed(reason, self._abort_reasons)).inc()
 
-    def session_failed(self) -> None:
-        """A session ended by an error."""
-        self._sessions.labels("failed").inc()
-
     def scored(self, s: float, qber: float) -> None:
         """What the last session that could be scored showed."""
         self._s.set(s)
