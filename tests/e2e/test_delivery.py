@@ -9,6 +9,7 @@ import http.client
 import json
 import ssl
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -141,6 +142,19 @@ def test_status_is_that_of_the_store(desk: Desk) -> None:
             "max_SAE_ID_count": 0,
             "status_extension": {"bellhop_sources": ["emulated"]},
         }
+
+
+def test_the_metrics_tell_the_stock_and_the_masks(desk: Desk) -> None:
+    for node, peer in (NODES, NODES[::-1]):
+        status = desk.lab.status(node)
+        with urllib.request.urlopen(f"http://{status['listening']['metrics']}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        ready = sum(block["own_free"] for block in status["keys"]["blocks"])
+        theirs = sum(block["peer_free"] for block in status["keys"]["blocks"])
+        masks = status["core"]["peers"][peer]["masks_left"]
+        assert f'bellhop_keys{{state="deliverable"}} {ready:.1f}' in lines
+        assert f'bellhop_keys{{state="stored"}} {ready + theirs:.1f}' in lines
+        assert f'bellhop_pool_masks_left{{peer="{peer}"}} {masks:.1f}' in lines
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

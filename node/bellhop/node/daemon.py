@@ -209,9 +209,20 @@ class Daemon:
                 observe.metrics_listen,
                 observe.metrics_port_file,
                 self._witness.refused_http,
+                self._refresh_metrics,
             )
             closing.push_async_callback(server.close)
             self._listens("metrics", server.address, None, closing)
+
+    async def _refresh_metrics(self) -> None:
+        """Figures that are states are looked up when somebody asks for them."""
+        metrics = self._witness.metrics
+        for peer, about in self._driver.snapshot().get("peers", {}).items():
+            metrics.masks_left(peer, about["masks_left"])
+        blocks = await self._store.blocks()
+        stored = sum(block.own_free + block.peer_free for block in blocks)
+        ready = sum(block.own_free for block in blocks if block.state == "deliverable")
+        metrics.keys_held(stored, ready)
 
     def _listens(
         self, name: str, address: Address, port_file: Path | None, closing: AsyncExitStack

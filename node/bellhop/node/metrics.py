@@ -4,7 +4,7 @@ Labels come from fixed lists, so that nobody can make the number of series grow:
 list counts as "other".
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,10 +155,16 @@ async def start_metrics(
     listen: Address,
     port_file: Path | None = None,
     refuse: Refuse = only_noted,
+    refresh: Callable[[], Awaitable[None]] | None = None,
 ) -> MetricsServer:
-    """Serve `metrics` at http://LISTEN/metrics.  Raises ConfigError if the address is not free."""
+    """Serve `metrics` at http://LISTEN/metrics.  Raises ConfigError if the address is not free.
+
+    `refresh` sets the figures that are states, before each answer.
+    """
 
     async def answer(_request: web.Request) -> web.Response:
+        if refresh is not None:
+            await refresh()
         return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     application = web.Application()
