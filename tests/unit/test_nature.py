@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from bellhop.hal import states
-from bellhop.hal.conformance import chsh_estimate, framed, signalling
 from bellhop.hal.emulator import ledger
 from bellhop.hal.emulator.clock import Clock
 from bellhop.hal.emulator.nature import Delivery, Nature, links_of
@@ -25,6 +24,7 @@ from bellhop.hal.operations import (
     Source,
 )
 from bellhop.hal.preset import load_preset
+from bellhop.hal.statistics import chsh_estimate, framed, signalling
 
 ALICE, BOB, CAROL = NodeName("alice"), NodeName("bob"), NodeName("carol")
 FIBRE = LinkName("fibre")
