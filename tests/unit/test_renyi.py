@@ -88,7 +88,8 @@ def one_round(design: Design, q: float, t: float) -> float:
         for weight, vector in zip((1.0 - q, q), phi, strict=True)
     )
 
-    def power_trace(effect: Matrix) -> float:
+    def power_trace(on_a: Matrix, on_b: Matrix) -> float:
+        effect = np.asarray(np.kron(on_a, on_b), dtype=np.float64)
         values = np.linalg.eigvalsh(effect @ root @ effect)  # the effects are projectors
         return float((np.maximum(values, 0.0) ** order).sum())
 
@@ -99,7 +100,7 @@ def one_round(design: Design, q: float, t: float) -> float:
 
     exponent = (order - 1.0) / order
     scores = (design.score_lose, design.score_win)
-    generation = sum(power_trace(np.kron(effect, identity)) for effect in projectors(z))
+    generation: float = sum(power_trace(effect, identity) for effect in projectors(z))
     test = 0.0
     for setting_a, alice in enumerate((z, x)):
         for setting_b in (0, 1):
@@ -109,7 +110,7 @@ def one_round(design: Design, q: float, t: float) -> float:
                     won = (a ^ b) == (setting_a & setting_b)
                     weight = 2.0 ** (exponent * scores[won])
                     # Each pair of settings has the probability 1/4.
-                    test += weight**order * power_trace(np.kron(effect_a, effect_b)) / 4.0
+                    test += weight**order * power_trace(effect_a, effect_b) / 4.0
     g = design.test_probability
     return (1.0 - g) * generation + g * test
 
