@@ -86,10 +86,14 @@ class Laboratory(ABC):
 
     @abstractmethod
     async def synchronise(self, order: Attempt) -> int:
-        """Wait until the other end is about to attempt the same; return the device's clock, in ns.
+        """Offer an attempt to the station; return the device's clock, in ns, when it is let go.
 
-        There is no time limit: the other node may be late by hours.  Raises LaboratoryError if the
-        other end orders this block with another number of rounds, or gives the request up.
+        All orders of a link that wait are offered at once, as the two nodes may order in different
+        sequences.  The station lets one go that both ends offer, and with that all other offers on
+        the link are void at both ends: these calls are cancelled, and made anew when this attempt
+        is over and there is room.  There is no time limit: the other node may be late by hours.
+        Raises LaboratoryError if the other end offers this block with another number of rounds, or
+        gives up the request.  `rendezvous.Rendezvous` does this within one process.
         """
 
     @abstractmethod
