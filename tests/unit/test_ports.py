@@ -1,13 +1,15 @@
 """Ports as facts: the same after a restart, and never more than a device has."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from bellhop.hal.operations import LinkName, NodeName, Port, Side, Source
+from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName, Port, Side, Source
 from bellhop.stack.ports import (
     LINK_CHARACTERS_MAX,
     PORTS_MAX,
+    holds,
     port_fact,
     port_to,
     restore_ports,
@@ -22,11 +24,24 @@ def named(link: str, port: Port = PORT) -> Port:
 
 
 @pytest.mark.parametrize(
-    "port", [PORT, named("a/b"), replace(PORT, side=Side.B, source=Source.HARDWARE, settings=3)]
+    "port",
+    [
+        PORT,
+        named("a/b"),
+        replace(PORT, side=Side.B, source=Source.HARDWARE, settings=3, rounds_max=4),
+    ],
 )
 def test_a_port_is_the_same_after_a_restart(port: Port) -> None:
     fact = port_fact(port)
     assert restore_ports({fact.name: fact.payload, "other/x": b"{"}) == {port.link: port}
+
+
+def test_a_port_remembered_without_a_limit_has_none() -> None:
+    fact = port_fact(PORT)
+    content = json.loads(fact.payload)
+    del content["rounds_max"]
+    (port,) = restore_ports({fact.name: json.dumps(content).encode()}).values()
+    assert port == PORT and holds(port, BLOCK_ROUNDS_MAX)
 
 
 def test_of_two_ports_to_a_peer_the_first_by_name_is_taken() -> None:

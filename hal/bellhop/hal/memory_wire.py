@@ -185,6 +185,7 @@ def _port_to_wire(port: Port) -> memory_pb2.MemoryPort:
         source=_SOURCE_NUMBERS[port.source],
         description=port.description[:TEXT_CHARACTERS_MAX],
         idealisations=port.idealisations,
+        rounds_max=port.rounds_max,
     )
 
 
@@ -197,6 +198,8 @@ def _port_from_wire(message: memory_pb2.MemoryPort) -> Port:
         raise HardwareError(f"a port has 1 to {SETTINGS_MAX} settings, not {message.settings}")
     if len(message.idealisations) > SETTINGS_MAX:
         raise HardwareError("a port with too many idealisations")
+    if message.rounds_max > BLOCK_ROUNDS_MAX:
+        raise HardwareError(f"a port has blocks of at most {BLOCK_ROUNDS_MAX} rounds")
     return Port(
         link=LinkName(_name(message.link)),
         side=side,
@@ -205,6 +208,7 @@ def _port_from_wire(message: memory_pb2.MemoryPort) -> Port:
         source=source,
         description=printable(message.description),
         idealisations=tuple(printable(text) for text in message.idealisations),
+        rounds_max=message.rounds_max or BLOCK_ROUNDS_MAX,
     )
 
 

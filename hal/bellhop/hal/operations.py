@@ -52,7 +52,10 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """One end of one link as its device describes it."""
+    """One end of one link as its device describes it.
+
+    `rounds_max`: how many heralded pairs it holds at once, so no block is longer.
+    """
 
     link: LinkName
     side: Side
@@ -61,6 +64,7 @@ class Port:
     source: Source
     description: str
     idealisations: tuple[str, ...] = ()
+    rounds_max: int = BLOCK_ROUNDS_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,16 +107,18 @@ def depolarise(state: State, probability: ArrayLike, side: Side) -> State:
     return pauli_channel(state, np.stack([weight, weight, weight], axis=-1), side)
 
 
-def coherence(delay: float, coherence_time: float, shape: CoherenceShape) -> float:
-    """What is left of a qubit's coherence after `delay`, in the same unit as `coherence_time`."""
-    ratio = delay / coherence_time
-    return float(np.exp(-ratio if shape == "exponential" else -(ratio**2)))
+def coherence(
+    delay: ArrayLike, coherence_time: float, shape: CoherenceShape
+) -> NDArray[np.float64]:
+    """What is left of a qubit's coherence after `delay` (...), in the unit of `coherence_time`."""
+    ratio = np.asarray(delay, dtype=np.float64) / coherence_time
+    return np.asarray(np.exp(-ratio if shape == "exponential" else -(ratio * ratio)))
 
 
 def dephase(
-    state: State, delay: float, coherence_time: float, shape: CoherenceShape, side: Side
+    state: State, delay: ArrayLike, coherence_time: float, shape: CoherenceShape, side: Side
 ) -> State:
-    """Let one side's memory wait: its coherences shrink by `coherence`."""
+    """Let one side's memory wait for `delay` (...): its coherences shrink by `coherence`."""
     return phase_flip(state, (1.0 - coherence(delay, coherence_time, shape)) / 2.0, side)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from bellhop.hal.operations import LinkName, NodeName, Port, Side, Source
+from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName, Port, Side, Source
 from bellhop.stack.core import Fact
 
 PREFIX = "port/"
@@ -23,6 +23,7 @@ def port_fact(port: Port) -> Fact:
         "source": port.source.value,
         "description": port.description,
         "idealisations": list(port.idealisations),
+        "rounds_max": port.rounds_max,
     }
     return Fact(f"{PREFIX}{port.link}", json.dumps(content).encode())
 
@@ -40,6 +41,7 @@ def restore_ports(facts: Mapping[str, bytes]) -> dict[LinkName, Port]:
                 source=Source(content["source"]),
                 description=content["description"],
                 idealisations=tuple(content["idealisations"]),
+                rounds_max=content.get("rounds_max", BLOCK_ROUNDS_MAX),
             )
     return ports
 
@@ -57,3 +59,9 @@ def usable(ports: Iterable[Port], known: Mapping[LinkName, Port]) -> dict[LinkNa
 def port_to(ports: Iterable[Port], peer: NodeName) -> Port | None:
     """The first port, by name of its link, that leads to `peer`."""
     return next((p for p in sorted(ports, key=lambda p: p.link) if p.peer == peer), None)
+
+
+def holds(port: Port, block_rounds: int) -> bool:
+    """Whether the device can hold a whole block: it heralds all pairs of one before any is
+    measured."""
+    return block_rounds <= port.rounds_max

@@ -215,12 +215,15 @@ class MemoryPort(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     IDEALISATIONS_FIELD_NUMBER: _builtins.int
+    ROUNDS_MAX_FIELD_NUMBER: _builtins.int
     link: _builtins.str
     side: Global___PortSide.ValueType
     peer: _builtins.str
     settings: _builtins.int
     source: Global___OutcomeSource.ValueType
     description: _builtins.str
+    rounds_max: _builtins.int
+    """the longest block; 0: as long as any"""
     @_builtins.property
     def idealisations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -233,10 +236,11 @@ class MemoryPort(_message.Message):
         source: Global___OutcomeSource.ValueType = ...,
         description: _builtins.str = ...,
         idealisations: _abc.Iterable[_builtins.str] | None = ...,
+        rounds_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "idealisations", b"idealisations", "link", b"link", "peer", b"peer", "settings", b"settings", "side", b"side", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "idealisations", b"idealisations", "link", b"link", "peer", b"peer", "rounds_max", b"rounds_max", "settings", b"settings", "side", b"side", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,7 +32,7 @@ from bellhop.stack.diqkd.record import Record
 from bellhop.stack.ids import AskNumber, JobNumber, SessionId
 from bellhop.stack.keys.ledger import MASKS_A_SESSION, MASKS_ALICE
 from bellhop.stack.messages import Abort, Accept, Propose, reason_told
-from bellhop.stack.ports import port_to
+from bellhop.stack.ports import holds, port_to
 
 
 class Proposals:
@@ -106,17 +106,31 @@ class Proposals:
             return f"a session has 1 to {ROUNDS_MAX} rounds"
         if peer not in joined:
             return f"{peer} is not connected: see the logs of both nodes"
+        if why := self._device_objection(peer):
+            return why
+        if self._busy(peer) or desk.expected(peer):
+            return f"a session with {peer} is under way"
+        if len(desk.held_with(peer)) >= HELD_MAX:
+            return f"{peer} has not stored the keys of {HELD_MAX} sessions yet"
+        port = port_to(desk.ports.values(), peer)
+        assert port is not None, "else an objection above"
+        pool_id = desk.pools[peer].id
+        return self._pool_objection(peer, pool_id, is_alice=port.side is Side.A)
+
+    def _device_objection(self, peer: NodeName) -> str | None:
+        """Why this node's own device cannot serve a session of its configuration."""
+        desk = self._desk
         if not desk.device_ready:
             return "the memory is not connected: see [memory] in the configuration"
         port = port_to(desk.ports.values(), peer)
         if port is None:
             return f"no port of the memory leads to {peer}"
-        if self._busy(peer) or desk.expected(peer):
-            return f"a session with {peer} is under way"
-        if len(desk.held_with(peer)) >= HELD_MAX:
-            return f"{peer} has not stored the keys of {HELD_MAX} sessions yet"
-        pool_id = desk.pools[peer].id
-        return self._pool_objection(peer, pool_id, is_alice=port.side is Side.A)
+        if not holds(port, desk.policy.block_rounds):
+            return (
+                f"diqkd.block_rounds = {desk.policy.block_rounds} in the configuration exceeds the"
+                f" {port.rounds_max} pairs that the device on {port.link} holds at once"
+            )
+        return None
 
     def _busy(self, peer: NodeName) -> bool:
         planned = peer in self._proposed or peer in self._plans.values()
@@ -249,9 +263,13 @@ class Proposals:
             return "a session is under way here"
         if len(desk.held_with(peer)) >= HELD_MAX:
             return f"the keys of {HELD_MAX} sessions are not confirmed yet"
-        if why := self._pool_objection(peer, parameters.pool, is_alice=port.side is Side.A):
-            return why
-        return objections(parameters, desk.policy)
+        why = self._pool_objection(peer, parameters.pool, is_alice=port.side is Side.A)
+        if why is None and not holds(port, parameters.block_rounds):
+            why = (
+                f"your diqkd.block_rounds = {parameters.block_rounds} exceeds the"
+                f" {port.rounds_max} pairs that the device here holds at once"
+            )
+        return why or objections(parameters, desk.policy)
 
 
 def _digest(record: Record) -> bytes:
