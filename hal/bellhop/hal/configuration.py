@@ -2,6 +2,7 @@
 
 import math
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -39,17 +40,39 @@ def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
     try:
         return msgspec.toml.decode(text, type=struct)
     except msgspec.ValidationError as error:
-        message = str(error)
-        where = _WHERE.search(message)
-        field = where["path"] if where else ""
-        name = _UNKNOWN.search(message) or _MISSING.search(message)
-        if name:
-            field = f"{field}.{name['name']}" if field else name["name"]
-        raise ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field) from error
+        raise _invalid(error, origin) from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{origin} is not TOML: {error}", origin) from error
     except RecursionError:
         raise ConfigError(f"{origin} is nested too deep", origin) from None
+
+
+def decode_document(text: str, origin: str) -> dict[str, object]:
+    """The tables of a TOML file, not checked yet.  Raises ConfigError."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # A whole number of thousands of digits is one too.
+        raise ConfigError(f"{origin} is not TOML: {error}", origin) from error
+    except RecursionError:
+        raise ConfigError(f"{origin} is nested too deep", origin) from None
+
+
+def convert(document: object, struct: type[Struct], origin: str) -> Struct:
+    """As `decode_toml`, from tables that are decoded already."""
+    try:
+        return msgspec.convert(document, struct)
+    except msgspec.ValidationError as error:
+        raise _invalid(error, origin) from error
+
+
+def _invalid(error: msgspec.ValidationError, origin: str) -> ConfigError:
+    message = str(error)
+    where = _WHERE.search(message)
+    field = where["path"] if where else ""
+    name = _UNKNOWN.search(message) or _MISSING.search(message)
+    if name:
+        field = f"{field}.{name['name']}" if field else name["name"]
+    return ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field)
 
 
 def require(holds: bool, field: str, rule: str) -> None:
