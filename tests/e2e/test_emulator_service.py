@@ -15,7 +15,7 @@ from grpc import aio
 from tests.support.certificates import Authority, PartyFiles, issue, make_authority
 
 from bellhop.hal import conformance
-from bellhop.hal.emulator.server import KEEPALIVE_MS, serve
+from bellhop.hal.emulator.server import serve
 from bellhop.hal.emulator.topology import Topology, parse_topology, read_topology
 from bellhop.hal.errors import ConfigError, HardwareError
 from bellhop.hal.hardware import Hardware
@@ -33,6 +33,7 @@ from bellhop.hal.operations import (
     Report,
     RequestId,
 )
+from bellhop.hal.serve_shell import KEEPALIVE_MS
 from bellhop.v1 import memory_pb2, memory_pb2_grpc
 
 pytestmark = pytest.mark.e2e

@@ -4,7 +4,6 @@ import asyncio
 import heapq
 import itertools
 import logging
-import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,33 +15,25 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from bellhop.hal.configuration import read_text
 from bellhop.hal.emulator.clock import Clock
 from bellhop.hal.emulator.ledger import BLOCKS_HELD_MAX
 from bellhop.hal.emulator.nature import Delivery, Nature
 from bellhop.hal.emulator.topology import Topology, read_topology
-from bellhop.hal.errors import ConfigError, HardwareError, PeerError
-from bellhop.hal.identity import peer_identity
-from bellhop.hal.memory_wire import (
-    MESSAGE_BYTES_MAX,
-    operation_from_wire,
-    refusal_of,
-    report_to_wire,
-)
+from bellhop.hal.errors import HardwareError
+from bellhop.hal.memory_wire import operation_from_wire, refusal_of, report_to_wire
 from bellhop.hal.operations import Heralded, NodeName, Release, Report
+from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, Door, admit, keep_open
 from bellhop.v1 import memory_pb2, memory_pb2_grpc, types_pb2
 
 REPORTS_WAITING_MAX = 1_024
 """Answers that may wait for a node to read them, beside the heralds of its links."""
 
-STOP_GRACE_SECONDS = 1.0
-KEEPALIVE_MS = 20_000
+STRANGER = (
+    "is at no end of a link of this emulator: the operator of the emulator must name it in the"
+    " topology, or of the node connect elsewhere"
+)
 
 log = logging.getLogger(__name__)
-
-Context = aio.ServicerContext[
-    AsyncIterator[memory_pb2.MemoryOperation], AsyncIterator[memory_pb2.MemoryReport]
-]
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +64,7 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
     async def Operate(
         self, request_iterator: AsyncIterator[memory_pb2.MemoryOperation], context: Context
     ) -> AsyncIterator[memory_pb2.MemoryReport]:
-        node = await self._admit(context)
+        node = await admit(context, self._nature.nodes, STRANGER, log)
         stream = self._open(node)
         reader = asyncio.create_task(self._read(node, stream, request_iterator))
         try:
@@ -90,23 +81,6 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         """End all streams, as the emulator stops."""
         for stream in self._streams.values():
             stream.finish(grpc.StatusCode.UNAVAILABLE, "the emulator stops")
-
-    async def _admit(self, context: Context) -> NodeName:
-        """The node of the client's certificate; ends the call if it has no business here."""
-        try:
-            identity = peer_identity(context.auth_context())
-        except PeerError as error:
-            log.warning("refused %s: %s", context.peer(), error.message)
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
-        if identity.kind != "node" or identity.name not in self._nature.nodes:
-            message = (
-                f"{identity.kind} {identity.name} is at no end of a link of this emulator: the"
-                " operator of the emulator must name it in the topology, or of the node connect"
-                " elsewhere"
-            )
-            log.warning("refused %s: %s", context.peer(), message)
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, message)
-        return NodeName(identity.name)
 
     def _open(self, node: NodeName) -> _Stream:
         now_ns = time.monotonic_ns()
@@ -226,24 +200,6 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         return message
 
 
-def server_options(keepalive_ms: int = KEEPALIVE_MS) -> list[tuple[str, int]]:
-    """Limits of every memory service, in gRPC's own names.
-
-    A node may ping four times as often as the service does, with nothing else to say: by default
-    the core expects five minutes between pings, and ends an idle connection at the fifth.
-    """
-    return [
-        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-        ("grpc.max_concurrent_streams", 8),
-        ("grpc.so_reuseport", 0),  # A second emulator on one port is a mistake.
-        ("grpc.keepalive_time_ms", keepalive_ms),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
-        ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 4),
-        ("grpc.http2.max_pings_without_data", 0),
-    ]
-
-
 async def serve(
     topology: Topology,
     on_listening: Callable[[str], None] = lambda _: None,
@@ -256,30 +212,16 @@ async def serve(
     """
     clock = Clock(topology.clock.scale, topology.clock.fast, time.monotonic_ns())
     nature = Nature(topology.links, np.random.default_rng(), clock)
-    server = aio.server(options=server_options(keepalive_ms))
     service = MemoryService(nature, clock)
-    memory_pb2_grpc.add_MemoryServiceServicer_to_server(service, server)
-    credentials = _credentials(topology)
-    if topology.port_file:
-        topology.port_file.unlink(missing_ok=True)
-    try:
-        port = server.add_secure_port(topology.listen, credentials)
-    except RuntimeError as error:
-        message = f"emulator.listen: cannot listen on {topology.listen}"
-        raise ConfigError(message, "emulator.listen") from error
-    await server.start()
-    address = f"{topology.listen.rpartition(':')[0]}:{port}"
-    log.info("listening on %s", address)
-    try:
-        if topology.port_file:
-            _write_port_file(topology.port_file, address)
-        on_listening(address)
-        await (stop or asyncio.Event()).wait()
-    finally:
-        if topology.port_file:
-            topology.port_file.unlink(missing_ok=True)
-        service.end()
-        await server.stop(STOP_GRACE_SECONDS)
+    await keep_open(
+        _door(topology),
+        service,
+        service.end,
+        on_listening,
+        stop or asyncio.Event(),
+        log,
+        keepalive_ms,
+    )
 
 
 def run_emulator(path: Path, on_listening: Callable[[str], None] = lambda _: None) -> None:
@@ -295,15 +237,12 @@ def run_emulator(path: Path, on_listening: Callable[[str], None] = lambda _: Non
     asyncio.run(until_signalled())
 
 
-def _credentials(topology: Topology) -> grpc.ServerCredentials:
-    certificate = read_text(topology.certificate).encode()
-    key = read_text(topology.key).encode()
-    authority = read_text(topology.authority).encode()
-    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
-
-
-def _write_port_file(path: Path, address: str) -> None:
-    """Atomically, so that whoever sees the file sees all of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(f"{address}\n", encoding="utf-8")
-    temporary.replace(path)
+def _door(topology: Topology) -> Door:
+    return Door(
+        section="emulator",
+        listen=topology.listen,
+        certificate=topology.certificate,
+        key=topology.key,
+        authority=topology.authority,
+        port_file=topology.port_file,
+    )

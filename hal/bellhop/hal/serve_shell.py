@@ -1,0 +1,130 @@
+"""What all memory services have in common: where they listen, and who may connect."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc import aio
+
+from bellhop.hal.configuration import read_text
+from bellhop.hal.errors import ConfigError, PeerError
+from bellhop.hal.identity import peer_identity
+from bellhop.hal.memory_wire import MESSAGE_BYTES_MAX
+from bellhop.hal.operations import NodeName
+from bellhop.v1 import memory_pb2, memory_pb2_grpc
+
+STOP_GRACE_SECONDS = 1.0
+KEEPALIVE_MS = 20_000
+
+Context = aio.ServicerContext[
+    AsyncIterator[memory_pb2.MemoryOperation], AsyncIterator[memory_pb2.MemoryReport]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a service listens, and how it shows who it is.
+
+    `listen`: HOST:PORT, port 0 for any free one.  `section` names the fields in errors.
+    `port_file`: where the bound address is written once nodes can connect.
+    """
+
+    section: str
+    listen: str
+    certificate: Path
+    key: Path
+    authority: Path
+    port_file: Path | None = None
+
+
+async def admit(
+    context: Context, nodes: Collection[NodeName], refusal: str, log: logging.Logger
+) -> NodeName:
+    """The node of the client's certificate; ends the call if it is none of `nodes`.
+
+    `refusal`: what is wrong with anybody else, and who must do what.
+    """
+    try:
+        identity = peer_identity(context.auth_context())
+    except PeerError as error:
+        log.warning("refused %s: %s", context.peer(), error.message)
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, error.message)
+    if identity.kind != "node" or identity.name not in nodes:
+        message = f"{identity.kind} {identity.name} {refusal}"
+        log.warning("refused %s: %s", context.peer(), message)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, message)
+    return NodeName(identity.name)
+
+
+async def keep_open(
+    door: Door,
+    service: memory_pb2_grpc.MemoryServiceServicer,
+    end: Callable[[], None],
+    on_listening: Callable[[str], None],
+    stop: asyncio.Event,
+    log: logging.Logger,
+    keepalive_ms: int = KEEPALIVE_MS,
+) -> None:
+    """Serve until `stop` is set, then call `end`, which ends the streams.
+
+    `on_listening` gets HOST:PORT once nodes can connect.  Raises ConfigError.
+    """
+    server = aio.server(options=server_options(keepalive_ms))
+    memory_pb2_grpc.add_MemoryServiceServicer_to_server(service, server)
+    credentials = _credentials(door)
+    if door.port_file:
+        door.port_file.unlink(missing_ok=True)
+    try:
+        port = server.add_secure_port(door.listen, credentials)
+    except RuntimeError as error:
+        field = f"{door.section}.listen"
+        raise ConfigError(f"{field}: cannot listen on {door.listen}", field) from error
+    await server.start()
+    address = f"{door.listen.rpartition(':')[0]}:{port}"
+    log.info("listening on %s", address)
+    try:
+        if door.port_file:
+            _write_port_file(door.port_file, address)
+        on_listening(address)
+        await stop.wait()
+    finally:
+        if door.port_file:
+            door.port_file.unlink(missing_ok=True)
+        end()
+        await server.stop(STOP_GRACE_SECONDS)
+
+
+def server_options(keepalive_ms: int = KEEPALIVE_MS) -> list[tuple[str, int]]:
+    """Limits of every memory service, in gRPC's own names.
+
+    A node may ping four times as often as the service does, with nothing else to say: by default
+    the core expects five minutes between pings, and ends an idle connection at the fifth.
+    """
+    return [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+        ("grpc.max_concurrent_streams", 8),
+        ("grpc.so_reuseport", 0),  # A second service on one port is a mistake.
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", keepalive_ms // 4),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def _credentials(door: Door) -> grpc.ServerCredentials:
+    certificate = read_text(door.certificate).encode()
+    key = read_text(door.key).encode()
+    authority = read_text(door.authority).encode()
+    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+
+
+def _write_port_file(path: Path, address: str) -> None:
+    """Atomically, so that whoever sees the file sees all of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(f"{address}\n", encoding="utf-8")
+    temporary.replace(path)
