@@ -1,0 +1,223 @@
+"""A preset made ready: what a link heralds and when, and how its pairs are kept until measured.
+
+All that is exact is computed here, once; `emulator.link` draws from it.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bellhop.hal import heralding
+from bellhop.hal.correlations import (
+    Correlations,
+    Effect,
+    Transfer,
+    effects,
+    fidelity,
+    joint_probabilities,
+    mapped,
+    to_correlations,
+    with_loss,
+)
+from bellhop.hal.drift import Drift
+from bellhop.hal.operations import Side
+from bellhop.hal.preset import Preset
+from bellhop.hal.schedule import Schedule, announcement_ns, herald_wait_ns
+from bellhop.hal.storage import StorageModel
+
+Numbers = NDArray[np.float64]
+
+LOST = 2
+"""The outcome of a qubit that is no longer there, beside 0 and 1."""
+
+
+class Experiment:
+    """See the module.  Arrays over announced Bell states have one entry for each of `announced`.
+
+    `heralds`: the detector patterns, noise included.  Those that announce the same Bell state are
+    one state here, mixed by their shares: no node is told which it was.
+    `correlations` (k, 4, 4): the announced pairs when their light is emitted; a repeater node's as
+    if nothing had waited in it.
+    `measured_ns`: how old each side's qubit is when it is measured.  Side A measures when its
+    herald has come, side B when side A's announcement of test rounds has, which left as early as it
+    could; detectors at an end measure at once.  It depends on neither side's orders, so that
+    nothing can be learned from an age.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        self.preset = preset
+        self.scheme = preset.station.scheme
+        self.schedule = Schedule.of(preset)
+        self.heralds = heralding.heralds(preset)
+        self.law = heralding.law(preset, self.schedule.modes)
+        self.drift = Drift.of(preset)
+        self.angles = {side: _angles(preset, side) for side in Side}
+        self.readout_error = {side: _readout_error(preset, side) for side in Side}
+        self.herald_wait_ns = {side: herald_wait_ns(preset, side) for side in Side}
+        self.announcement_ns = announcement_ns(preset)
+        self.storage = {side: self._storage_of(side) for side in Side}
+        self.waits = self._waits()
+        self.measured_ns = dict(self.herald_wait_ns)
+        if self.has_memory(Side.B):
+            self.measured_ns[Side.B] += self.announcement_ns
+        kinds = sorted({herald.announces for herald in self.heralds})
+        weights = {
+            kind: sum(h.probability for h in self.heralds if h.announces is kind) for kind in kinds
+        }
+        total = sum(weights.values())
+        self.announced: NDArray[np.uint8] = np.array(kinds, dtype=np.uint8)
+        self.shares: Numbers = np.array([weights[kind] / total for kind in kinds])
+        self.correlations: Correlations = np.stack(
+            [
+                sum(
+                    h.probability / weights[kind] * to_correlations(h.state)
+                    for h in self.heralds
+                    if h.announces is kind
+                )
+                for kind in kinds
+            ]
+        )
+
+    # Counting
+
+    @property
+    def success_probability(self) -> float:
+        """That an attempt heralds a pair."""
+        return float(self.law.success_probability)
+
+    @property
+    def pairs_per_s(self) -> float:
+        """While attempts run: cooling included, calibrations and reloads not."""
+        return float(self.schedule.attempts_per_s * self.law.success_probability)
+
+    @property
+    def pairs_per_s_with_pauses(self) -> float:
+        return float(self.pairs_per_s * self.schedule.duty)
+
+    # Memories
+
+    def has_memory(self, side: Side) -> bool:
+        """Whether the qubit at this end waits to be measured; detectors do not."""
+        return self.scheme in ("single-photon", "two-photon") or (
+            self.scheme == "direct" and side is Side.A
+        )
+
+    def no_answer_probability(self, side: Side) -> float:
+        """Of a memory's readout, beside losses."""
+        device = self.preset.device.a if side is Side.A else self.preset.device.b
+        return device.no_answer_probability.value if self.has_memory(side) else 0.0
+
+    def _storage_of(self, side: Side) -> StorageModel:
+        if self.scheme == "direct" and side is Side.B:
+            return StorageModel.ideal()
+        device = self.preset.device.a if side is Side.A else self.preset.device.b
+        return StorageModel.of(device, self.herald_wait_ns[side])
+
+    def pairs(self, stored_a_ns: ArrayLike, stored_b_ns: ArrayLike) -> Correlations:
+        """Correlations (..., k, 4, 4) of the announced pairs at these ages, shapes (...): the mean
+        over a repeater node's waits, without drift.  What decayed is missing from the trace."""
+        stored = {Side.A: np.asarray(stored_a_ns, float), Side.B: np.asarray(stored_b_ns, float)}
+        own = {side: self.storage[side].map(stored[side])[..., None, :, :] for side in Side}
+        if not self.waits:
+            return mapped(self.correlations, own[Side.A], own[Side.B])
+        result: Correlations = np.zeros(())
+        for first, (waited_ns, shares) in self.waits.items():
+            waiting = self.storage[first].map(stored[first][..., None] + waited_ns)
+            mean: Transfer = np.einsum("w,...wij->...ij", shares, waiting)
+            maps = own | {first: mean[..., None, :, :]}
+            result = result + mapped(self.correlations, maps[Side.A], maps[Side.B])
+        return result
+
+    def fidelity(self, stored_a_ns: ArrayLike = 0.0, stored_b_ns: ArrayLike = 0.0) -> Numbers:
+        """With the announced Bell states, mean over them, shape (...); without drift.  A pair that
+        lost a half counts as none."""
+        each = fidelity(self.pairs(stored_a_ns, stored_b_ns), self.announced)
+        return np.asarray(each @ self.shares, dtype=np.float64)
+
+    def _waits(self) -> dict[Side, tuple[Numbers, Numbers]]:
+        """What a repeater node's first half waits for the second, by whose half was first: times
+        in ns and their probabilities, which sum to 1 over both.  Empty without such a node."""
+        if self.scheme != "repeater-node":
+            return {}
+        found: dict[Side, tuple[Numbers, Numbers]] = {}
+        for first in Side:
+            shares = heralding.wait_shares(self.preset, self.schedule.modes, first)
+            waited_ns: Numbers = np.arange(len(shares)) * np.float64(self.schedule.period_ns)
+            found[first] = (waited_ns, shares)
+        return found
+
+    # Measurements
+
+    def effects(self, side: Side) -> Effect:
+        """Of the outcomes 0 and 1 in each setting, read with errors: (settings, 2, 4)."""
+        return effects(self.angles[side], self.readout_error[side])
+
+    def probabilities(
+        self, stored_a_ns: float | None = None, stored_b_ns: float | None = None
+    ) -> Numbers:
+        """P(a, b) of the outcomes 0, 1 and `LOST` for each announced state and settings x, y:
+        shape (k, settings of A, settings of B, 3, 3).  Ages default to `measured_ns`; the mean over
+        a repeater node's waits, without drift."""
+        ages = {
+            Side.A: self.measured_ns[Side.A] if stored_a_ns is None else stored_a_ns,
+            Side.B: self.measured_ns[Side.B] if stored_b_ns is None else stored_b_ns,
+        }
+        own = {side: self._outcomes(side, np.asarray(ages[side])) for side in Side}
+        if not self.waits:
+            return self._tables(own)
+        result: Numbers = np.zeros(())
+        for first, (waited_ns, shares) in self.waits.items():
+            waiting = self._outcomes(first, (ages[first] + waited_ns)[:, None, None])
+            result = result + self._tables(own | {first: np.tensordot(shares, waiting, 1)})
+        return result
+
+    def _outcomes(self, side: Side, stored_ns: Numbers) -> Effect:
+        """(..., settings, 3, 4): all outcomes' effects at emission for ages (..., 1, 1)."""
+        return with_loss(self.storage[side].aged(self.effects(side), stored_ns))
+
+    def _tables(self, outcomes: dict[Side, Effect]) -> Numbers:
+        return joint_probabilities(
+            self.correlations[:, None, None],
+            outcomes[Side.A][None, :, None],
+            outcomes[Side.B][None, None, :],
+        )
+
+    def chsh(self) -> float:
+        """S in the frame of the announced states, of pairs that both ends answered; no drift."""
+        e = self._framed_correlators()
+        return float(e[0, 0] + e[0, 1] + e[1, 0] - e[1, 1])
+
+    def qber(self) -> float:
+        """How often the key settings (0 at side A, 2 at side B) disagree, as `chsh`."""
+        return float((1.0 - self._framed_correlators()[0, 2]) / 2.0)
+
+    def _framed_correlators(self) -> Numbers:
+        answered = self.probabilities()[..., :2, :2]
+        signs = np.array([[1.0, -1.0], [-1.0, 1.0]])
+        difference = np.einsum("kxyab,ab->kxy", answered, signs)
+        turned = difference * self.frame_signs()[:, :, None]
+        both = answered.sum(axis=(-2, -1))
+        return np.asarray(
+            np.einsum("k,kxy->xy", self.shares, turned) / np.einsum("k,kxy->xy", self.shares, both),
+            dtype=np.float64,
+        )
+
+    def frame_signs(self) -> Numbers:
+        """(k, settings of A): what a herald's flips do to a correlator; see `announced_as`."""
+        bits = self.announced[:, None]
+        b_flips = bits & 1
+        a_flips = ((bits & 1) ^ (bits >> 1)) * (np.arange(len(self.angles[Side.A]))[None, :] == 1)
+        return np.asarray(1.0 - 2.0 * (b_flips ^ a_flips), dtype=np.float64)
+
+
+def _angles(preset: Preset, side: Side) -> Numbers:
+    """In radians, one a setting."""
+    degrees = preset.settings.angles_a if side is Side.A else preset.settings.angles_b
+    return np.deg2rad(np.array(degrees.value, dtype=np.float64))
+
+
+def _readout_error(preset: Preset, side: Side) -> float:
+    """That an outcome is flipped: by the memory's readout, or by the analyser of a photon."""
+    scheme = preset.station.scheme
+    if scheme == "repeater-node" or (scheme == "direct" and side is Side.B):
+        return preset.station.analyser_error.value
+    return (preset.device.a if side is Side.A else preset.device.b).readout_error.value
