@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,17 +39,20 @@ def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
     try:
         return msgspec.toml.decode(text, type=struct)
     except msgspec.ValidationError as error:
-        message = str(error)
-        where = _WHERE.search(message)
-        field = where["path"] if where else ""
-        name = _UNKNOWN.search(message) or _MISSING.search(message)
-        if name:
-            field = f"{field}.{name['name']}" if field else name["name"]
-        raise ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field) from error
+        raise _misfit(error, origin) from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{origin} is not TOML: {error}", origin) from error
     except RecursionError:
         raise ConfigError(f"{origin} is nested too deep", origin) from None
+
+
+def convert_options(options: Mapping[str, object], struct: type[Struct], section: str) -> Struct:
+    """Values that were read already.  Raises ConfigError, whose `field` begins with `section`."""
+    try:
+        return msgspec.convert(dict(options), struct)
+    except msgspec.ValidationError as error:
+        misfit = _misfit(error, section)
+        raise ConfigError(misfit.message, f"{section}.{misfit.field}") from error
 
 
 def require(holds: bool, field: str, rule: str) -> None:
@@ -62,3 +65,13 @@ def require_all(fields: dict[str, float], allowed: Callable[[float], bool], rule
     """Every one of `fields` is a finite number and `allowed`."""
     for field, value in fields.items():
         require(math.isfinite(value) and allowed(value), field, f"{rule}, not {value:g}")
+
+
+def _misfit(error: msgspec.ValidationError, origin: str) -> ConfigError:
+    message = str(error)
+    where = _WHERE.search(message)
+    field = where["path"] if where else ""
+    name = _UNKNOWN.search(message) or _MISSING.search(message)
+    if name:
+        field = f"{field}.{name['name']}" if field else name["name"]
+    return ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field)
