@@ -3,7 +3,7 @@
 import math
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,6 +65,15 @@ def convert(document: object, struct: type[Struct], origin: str) -> Struct:
         raise _invalid(error, origin) from error
 
 
+def convert_options(options: Mapping[str, object], struct: type[Struct], section: str) -> Struct:
+    """Values that were read already.  Raises ConfigError, whose `field` begins with `section`."""
+    try:
+        return msgspec.convert(dict(options), struct)
+    except msgspec.ValidationError as error:
+        misfit = _invalid(error, section)
+        raise ConfigError(misfit.message, f"{section}.{misfit.field}") from error
+
+
 def _invalid(error: msgspec.ValidationError, origin: str) -> ConfigError:
     message = str(error)
     where = _WHERE.search(message)
@@ -85,3 +94,13 @@ def require_all(fields: dict[str, float], allowed: Callable[[float], bool], rule
     """Every one of `fields` is a finite number and `allowed`."""
     for field, value in fields.items():
         require(math.isfinite(value) and allowed(value), field, f"{rule}, not {value:g}")
+
+
+def _misfit(error: msgspec.ValidationError, origin: str) -> ConfigError:
+    message = str(error)
+    where = _WHERE.search(message)
+    field = where["path"] if where else ""
+    name = _UNKNOWN.search(message) or _MISSING.search(message)
+    if name:
+        field = f"{field}.{name['name']}" if field else name["name"]
+    return ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field)

@@ -1,0 +1,227 @@
+"""The server kit of a laboratory: the memory service over a `Laboratory`, one for each node.
+
+    asyncio.run(serve({NodeName("alice"): MyTrap()}, door, Limits()))
+
+or `bellhop hal serve FILE`, which finds the laboratory by its driver's name.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import aio
+
+from bellhop.hal.errors import HardwareError
+from bellhop.hal.laboratory import Laboratory, LaboratoryError, LabPort
+from bellhop.hal.memory_wire import operation_from_wire, refusal_of, report_to_wire
+from bellhop.hal.operations import SETTINGS_MAX, NodeName, Port, Ready, Report, Side
+from bellhop.hal.serve_orders import Orders
+from bellhop.hal.serve_rules import DriverFault, Limits
+from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, Door, admit, keep_open
+from bellhop.v1 import memory_pb2, memory_pb2_grpc, types_pb2
+
+STRANGER = (
+    "is served by no laboratory here: the operator of the laboratory must name it in the file, or"
+    " of the node connect elsewhere"
+)
+TAKEN = "a later stream of this node took its place"
+DRIVER_FAILED = "the laboratory's driver failed: whoever wrote it must look at the service's log"
+
+log = logging.getLogger(__name__)
+
+
+class _Ended(Exception):
+    """The stream is to end, with this status."""
+
+    def __init__(self, code: grpc.StatusCode, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+        self.why = why
+
+
+@dataclass(slots=True, eq=False)
+class _Desk:
+    """One node's laboratory.  `turn`: one stream at a time gives it orders; `end` ends that one."""
+
+    laboratory: Laboratory
+    ports: tuple[LabPort, ...]
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    end: asyncio.Future[None] | None = None
+
+    def finish(self, code: grpc.StatusCode, why: str) -> None:
+        if self.end is not None and not self.end.done():
+            self.end.set_exception(_Ended(code, why))
+
+
+class LaboratoryService(memory_pb2_grpc.MemoryServiceServicer):
+    """Serves opened laboratories: `ports` is what each said when it was opened."""
+
+    def __init__(
+        self,
+        laboratories: Mapping[NodeName, tuple[Laboratory, tuple[LabPort, ...]]],
+        limits: Limits,
+    ) -> None:
+        self._limits = limits
+        self._desks = {node: _Desk(*opened) for node, opened in laboratories.items()}
+
+    async def Operate(
+        self, request_iterator: AsyncIterator[memory_pb2.MemoryOperation], context: Context
+    ) -> AsyncIterator[memory_pb2.MemoryReport]:
+        node = await admit(context, self._desks.keys(), STRANGER, log)
+        desk = self._desks[node]
+        desk.finish(grpc.StatusCode.ABORTED, TAKEN)
+        ended: _Ended | None = None
+        async with desk.turn:  # The stream before has given up all it ordered.
+            try:
+                async for report in self._reports(node, desk, request_iterator):
+                    yield report
+            except _Ended as end:
+                ended = end
+        if ended is not None and ended.code is not grpc.StatusCode.OK:
+            await context.abort(ended.code, ended.why)
+
+    def end(self) -> None:
+        """End all streams, as the service stops."""
+        for desk in self._desks.values():
+            desk.finish(grpc.StatusCode.UNAVAILABLE, "the laboratory's service stops")
+
+    async def _reports(
+        self, node: NodeName, desk: _Desk, operations: AsyncIterator[memory_pb2.MemoryOperation]
+    ) -> AsyncIterator[memory_pb2.MemoryReport]:
+        """All reports of one stream, ready first.  Raises _Ended at its end."""
+        end = desk.end = asyncio.get_running_loop().create_future()
+        orders = Orders(desk.laboratory, desk.ports, self._limits)
+        reading = asyncio.ensure_future(_read(node, orders, operations))
+        log.info("node %s is attached", node)
+        try:
+            yield _stamped(Ready(tuple(_port(port) for port in desk.ports)))
+            while True:
+                saying = asyncio.ensure_future(orders.next_report())
+                try:
+                    await asyncio.wait((saying, reading, end), return_when=asyncio.FIRST_COMPLETED)
+                    if end.done() or (reading.done() and not saying.done()):
+                        _end_of(end, reading)
+                    yield _stamped(await saying)
+                finally:
+                    saying.cancel()
+        except _Ended:
+            raise
+        except Exception as error:
+            log.exception("node %s: the laboratory's driver failed", node)
+            raise _Ended(grpc.StatusCode.INTERNAL, DRIVER_FAILED) from error
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await orders.close()
+            if end.done():
+                end.exception()  # Seen.
+            log.info("node %s is gone", node)
+
+
+def _end_of(end: asyncio.Future[None], reading: asyncio.Task[None]) -> None:
+    """Raises why a stream is over."""
+    if end.done():
+        end.result()
+    reading.result()
+    raise _Ended(grpc.StatusCode.OK, "")
+
+
+async def _read(
+    node: NodeName, orders: Orders, operations: AsyncIterator[memory_pb2.MemoryOperation]
+) -> None:
+    """Carry out a node's orders one after the other, until it has no more."""
+    try:
+        async for message in operations:
+            await _take(node, orders, message)
+    except aio.AioRpcError as error:
+        log.info("node %s: its stream broke: %s", node, error.code())
+    except DecodeError:
+        log.warning("node %s: sent bytes that are no operation", node)
+        why = "bytes that are no operation"
+        raise _Ended(grpc.StatusCode.INVALID_ARGUMENT, why) from None
+
+
+async def _take(node: NodeName, orders: Orders, message: memory_pb2.MemoryOperation) -> None:
+    try:
+        operation = operation_from_wire(message)
+    except HardwareError as error:
+        log.warning("node %s: refused an operation: %s", node, error.message)
+        refusal = refusal_of(message, error.message)
+        if refusal is None:
+            raise _Ended(grpc.StatusCode.INVALID_ARGUMENT, error.message) from error
+        await orders.say(refusal)
+        return
+    await orders.carry_out(operation)
+
+
+def _stamped(report: Report) -> memory_pb2.MemoryReport:
+    message = report_to_wire(report)
+    message.time.clock = types_pb2.CLOCK_REAL
+    message.time.nanoseconds = time.time_ns()
+    return message
+
+
+def _port(port: LabPort) -> Port:
+    return Port(
+        link=port.link,
+        side=port.side,
+        peer=port.peer,
+        settings=port.settings,
+        source=port.source,
+        description=port.description,
+        idealisations=port.idealisations,
+        rounds_max=port.pairs_held_max,
+    )
+
+
+async def serve(
+    laboratories: Mapping[NodeName, Laboratory],
+    door: Door,
+    limits: Limits,
+    on_listening: Callable[[str], None] = lambda _: None,
+    stop: asyncio.Event | None = None,
+    keepalive_ms: int = KEEPALIVE_MS,
+) -> None:
+    """Open the laboratories and serve their nodes until `stop` is set; then close them.
+
+    `on_listening` gets HOST:PORT once nodes can connect.  Raises ConfigError for the door, and
+    LaboratoryError or DriverFault for a laboratory that does not open.
+    """
+    touched: list[Laboratory] = []
+    opened: dict[NodeName, tuple[Laboratory, tuple[LabPort, ...]]] = {}
+    try:
+        for node, laboratory in laboratories.items():
+            touched.append(laboratory)
+            opened[node] = (laboratory, _checked(node, await laboratory.open()))
+        service = LaboratoryService(opened, limits)
+        await keep_open(
+            door, service, service.end, on_listening, stop or asyncio.Event(), log, keepalive_ms
+        )
+    finally:
+        for laboratory in reversed(touched):
+            try:
+                await laboratory.close()
+            except LaboratoryError as error:
+                log.error("a laboratory did not close: %s", error.message)
+
+
+def _checked(node: NodeName, ports: tuple[LabPort, ...]) -> tuple[LabPort, ...]:
+    """Raises DriverFault for ports that no node could use."""
+    if len({port.link for port in ports}) != len(ports) or not ports:
+        raise DriverFault(f"open of {node}'s laboratory gave no port, or two on one link")
+    for port in ports:
+        least = 2 if port.side is Side.A else 3
+        if not least <= port.settings <= SETTINGS_MAX:
+            raise DriverFault(
+                f"link {port.link}: side {port.side.name} has {least} to {SETTINGS_MAX} settings,"
+                f" not {port.settings}"
+            )
+        if port.pairs_held_max < 1:
+            raise DriverFault(f"link {port.link}: a device holds at least one pair")
+        if port.peer == node:
+            raise DriverFault(f"link {port.link}: leads from {node} to itself")
+    return ports

@@ -1,0 +1,179 @@
+"""The file of a laboratory's service, and the drivers it can name."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bellhop.hal.configuration import decode_toml, read_text, require, require_all
+from bellhop.hal.errors import ConfigError
+from bellhop.hal.identity import valid_name
+from bellhop.hal.laboratory import Laboratory
+from bellhop.hal.operations import NodeName
+from bellhop.hal.serve import serve
+from bellhop.hal.serve_rules import Limits
+from bellhop.hal.serve_shell import Door
+
+DRIVERS = "bellhop.hal.laboratories"
+"""The group of entry points in which a package announces its drivers."""
+
+LABORATORIES_MAX = 64
+SECONDS_MAX = 7 * 86_400.0
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Unknown fields are refused."""
+
+
+class TlsSection(_Section, frozen=True):
+    """PEM files, relative to this file.
+
+    `authority` signs the nodes that may connect.  The certificate's URI is `bellhop:emulator:NAME`.
+    """
+
+    certificate: str
+    key: str
+    authority: str
+
+
+class ServiceSection(_Section, frozen=True):
+    """`listen`: address and port (0: any free one).  `port_file`: where the bound address is written
+    once nodes can connect, relative to this file."""
+
+    listen: str
+    tls: TlsSection
+    port_file: str | None = None
+
+
+class LimitsSection(_Section, frozen=True):
+    """How long a device may take: to the next herald, and to answer one round."""
+
+    herald_seconds: float = Limits().herald_seconds
+    measure_seconds: float = Limits().measure_seconds
+
+
+class LaboratorySection(_Section, frozen=True):
+    """`node`: whom it serves.  `driver`: a name that `bellhop hal drivers` lists, or module:Class.
+    `options`: handed to the driver as they are."""
+
+    node: str
+    driver: str
+    options: dict[str, Any] = {}
+
+
+class LaboratoryFile(_Section, frozen=True):
+    service: ServiceSection
+    laboratory: tuple[LaboratorySection, ...]
+    limits: LimitsSection = LimitsSection()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A laboratory's file, checked, with its drivers made."""
+
+    door: Door
+    limits: Limits
+    laboratories: dict[NodeName, Laboratory]
+
+
+def read_laboratory(path: Path) -> Served:
+    """Raises ConfigError naming the field."""
+    return parse_laboratory(read_text(path), path)
+
+
+def parse_laboratory(text: str, path: Path) -> Served:
+    """As `read_laboratory`, for the text of a file that is, or would be, at `path`."""
+    file = decode_toml(text, LaboratoryFile, str(path))
+    service, tls = file.service, file.service.tls
+    folder = path.resolve().parent
+    _check_listen(service.listen)
+    door = Door(
+        section="service",
+        listen=service.listen,
+        certificate=folder / tls.certificate,
+        key=folder / tls.key,
+        authority=folder / tls.authority,
+        port_file=folder / service.port_file if service.port_file else None,
+    )
+    seconds = {
+        "limits.herald_seconds": file.limits.herald_seconds,
+        "limits.measure_seconds": file.limits.measure_seconds,
+    }
+    rule = f"is above 0, at most {SECONDS_MAX:g} seconds"
+    require_all(seconds, lambda value: 0.0 < value <= SECONDS_MAX, rule)
+    limits = Limits(file.limits.herald_seconds, file.limits.measure_seconds)
+    return Served(door, limits, _laboratories(file.laboratory))
+
+
+def _laboratories(sections: tuple[LaboratorySection, ...]) -> dict[NodeName, Laboratory]:
+    rule = f"has 1 to {LABORATORIES_MAX} entries"
+    require(1 <= len(sections) <= LABORATORIES_MAX, "laboratory", rule)
+    made: dict[NodeName, Laboratory] = {}
+    for index, section in enumerate(sections):
+        where = f"laboratory[{index}]"
+        named = valid_name(section.node)
+        require(named, f"{where}.node", "is made of lower-case letters, digits and hyphens")
+        node = NodeName(section.node)
+        require(node not in made, f"{where}.node", "has a laboratory already")
+        made[node] = find_driver(section.driver, f"{where}.driver").from_options(
+            node, section.options
+        )
+    return made
+
+
+def _check_listen(listen: str) -> None:
+    host, separator, port = listen.rpartition(":")
+    require(bool(host and separator), "service.listen", "is HOST:PORT")
+    valid = port.isascii() and port.isdigit() and int(port[:6]) <= 65_535
+    require(valid, "service.listen", "has a port from 0 to 65535")
+
+
+def drivers() -> tuple[EntryPoint, ...]:
+    """What the installed packages announce, by name."""
+    return tuple(sorted(entry_points(group=DRIVERS), key=lambda found: found.name))
+
+
+def find_driver(name: str, field: str) -> type[Laboratory]:
+    """The class of a driver.  Raises ConfigError naming `field`."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        place = EntryPoint(name, f"{module}:{attribute}", DRIVERS)
+    else:
+        found = [driver for driver in drivers() if driver.name == name]
+        known = ", ".join(driver.name for driver in drivers()) or "none"
+        if not found:
+            raise ConfigError(
+                f"{field}: no installed package has the driver {name!r} (there are: {known}); "
+                "install it, or give module:Class",
+                field,
+            )
+        place = found[0]
+    try:
+        loaded = getattr(import_module(place.module), place.attr)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{field}: {name} cannot be loaded: {error}", field) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Laboratory)):
+        raise ConfigError(f"{field}: {name} is no bellhop.hal.laboratory.Laboratory", field)
+    return loaded
+
+
+def run_laboratory(path: Path, on_listening: Callable[[str], None] = lambda _: None) -> None:
+    """Serve the laboratories of the file at `path` until SIGTERM or SIGINT.
+
+    Raises ConfigError, and HardwareError for a laboratory that does not open.
+    """
+    served = read_laboratory(path)
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await serve(served.laboratories, served.door, served.limits, on_listening, stop)
+
+    asyncio.run(until_signalled())

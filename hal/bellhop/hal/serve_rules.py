@@ -1,0 +1,129 @@
+"""What a laboratory's service remembers of a link, what it refuses, and what no driver answers."""
+
+import asyncio
+import operator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bellhop.hal.errors import HardwareError
+from bellhop.hal.laboratory import Herald, LabPort
+from bellhop.hal.operations import BLOCK_ROUNDS_MAX, Attempt, BellState, Measure, RequestId
+
+ORDERS_PENDING_MAX = 256
+"""Attempts that wait on one link."""
+
+REQUESTS_OPEN_MAX = 16
+"""Requests open on one link."""
+
+BLOCKS_PER_REQUEST_MAX = 16_384
+"""Block numbers stay below this; it bounds what is remembered of a request."""
+
+Block = tuple[RequestId, int]
+
+
+class DriverFault(HardwareError):
+    """The laboratory's driver answered what cannot be."""
+
+    who_must_act = "whoever wrote the laboratory's driver"
+
+
+class DeviceStalled(HardwareError):
+    """The device did not answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a device may take, in seconds: from one herald to the next, and to answer one round
+    (or to release a request)."""
+
+    herald_seconds: float = 60.0
+    measure_seconds: float = 5.0
+
+
+@dataclass(slots=True)
+class RequestState:
+    """A request at this end: `attempts` made so far, blocks ever `begun`, why some are `spent`,
+    and the rounds of those `held`."""
+
+    attempts: int = 0
+    begun: set[int] = field(default_factory=set)
+    spent: dict[int, str] = field(default_factory=dict)
+    held: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class LinkState:
+    """One link: attempts that wait, the one under way with the pairs reserved for it, and the
+    measurements ordered."""
+
+    port: LabPort
+    requests: dict[RequestId, RequestState] = field(default_factory=dict)
+    waiting: dict[Block, Attempt] = field(default_factory=dict)
+    attempting: tuple[Block, asyncio.Task[None]] | None = None
+    reserved: int = 0
+    measuring: dict[Block, asyncio.Task[None]] = field(default_factory=dict)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def room(self) -> int:
+        held = sum(sum(request.held.values()) for request in self.requests.values())
+        return self.port.pairs_held_max - held - self.reserved
+
+
+def attempt_refusal(link: LinkState, order: Attempt) -> str:
+    request = link.requests.get(order.request)
+    most = min(link.port.pairs_held_max, BLOCK_ROUNDS_MAX)
+    begun = request is not None and order.block in request.begun
+    may_open = request is not None or len(link.requests) < REQUESTS_OPEN_MAX
+    rules = (
+        (1 <= order.rounds <= most, f"the device holds 1 to {most} pairs at once"),
+        (
+            0 <= order.block < BLOCKS_PER_REQUEST_MAX,
+            f"block numbers are below {BLOCKS_PER_REQUEST_MAX}",
+        ),
+        (may_open, "too many open requests on this link"),
+        (not begun, "already heralded or being attempted"),
+        ((order.request, order.block) not in link.waiting, "already ordered"),
+        (len(link.waiting) < ORDERS_PENDING_MAX, "too many attempts wait on this link"),
+    )
+    return next((reason for holds, reason in rules if not holds), "")
+
+
+def measure_refusal(link: LinkState, order: Measure) -> str:
+    request = link.requests.get(order.request)
+    if request is not None and order.block in request.spent:
+        return request.spent[order.block]
+    rounds = request.held.get(order.block) if request is not None else None
+    if rounds is None:
+        return "not heralded"
+    if order.settings.shape != (rounds,) or order.settings.dtype != np.uint8:
+        return f"the block has {rounds} rounds, each with one setting"
+    if int(order.settings.max()) >= link.port.settings:
+        return "no such setting at this end"
+    return ""
+
+
+def check_herald(herald: Herald, least: int, last_ns: int) -> None:
+    """Raises DriverFault."""
+    if not isinstance(herald, Herald):
+        raise DriverFault(f"attempt gave {type(herald).__name__} instead of a Herald")
+    attempt = whole(herald.attempt, "attempt", "the number of an attempt")
+    at_ns = whole(herald.at_ns, "attempt", "the time of a herald")
+    if not least <= attempt < 2**63:
+        raise DriverFault(
+            f"attempt numbers do not rise: {attempt} came where at least {least} must"
+        )
+    if not last_ns <= at_ns < 2**63:
+        raise DriverFault(f"times of heralds fall: {at_ns} came after {last_ns}")
+    if whole(herald.announces, "attempt", "a Bell state") not in set(BellState):
+        raise DriverFault(f"attempt announced {herald.announces}, which is no Bell state")
+
+
+def whole(value: Any, method: str, what: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise DriverFault(f"{method} answered {kind} where {what} is due") from None
