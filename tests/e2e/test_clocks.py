@@ -21,7 +21,7 @@ COHERENCE_NS = 100_000.0
 def test_what_the_processor_takes_ages_no_pair(tmp_path: Path, clock: str) -> None:
     """Five emulated seconds of heralds.  Aged by the host, XX would be gone and S be 1.41."""
     alice, bob = NODES
-    layout = lay_out_small(tmp_path / "net", {"device.coherence_ns": COHERENCE_NS}, clock)
+    layout = lay_out_small(tmp_path / "net", {"device.memory.coherence_ns": COHERENCE_NS}, clock)
     with network(layout) as processes:
         end = run_session(load_config(layout.node(alice)).control_socket, bob, ROUNDS, _unheard)
         assert end["outcome"] == "stored", end

@@ -29,7 +29,7 @@ from bellhop.v1 import memory_pb2
 
 ALICE, BOB = NodeName("alice"), NodeName("bob")
 FIBRE = LinkName("fibre")
-OXFORD = load_preset("oxford", {"device.no_answer_probability_b": 0.1})
+OXFORD = load_preset("oxford", {"device.b.no_answer_probability": 0.1})
 ROUNDS = 24
 
 names = st.sampled_from([FIBRE, LinkName("other")])

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from bellhop.hal import states
+from bellhop.hal.correlations import to_state
 from bellhop.hal.emulator import ledger
 from bellhop.hal.emulator.clock import Clock
 from bellhop.hal.emulator.nature import Delivery, Nature, links_of
+from bellhop.hal.experiment import Experiment
 from bellhop.hal.operations import (
     BLOCK_ROUNDS_MAX,
     Attempt,
@@ -33,9 +35,9 @@ FAST = Clock(fast=True)
 SECOND_NS = 10**9
 
 
-def make(seed: int = 1, clock: Clock = FAST, **overrides: float) -> Nature:
-    named = {name.replace("__", "."): value for name, value in overrides.items()}
-    preset = load_preset("oxford", named)
+def make(seed: int = 1, clock: Clock = FAST, overrides: dict[str, float] | None = None) -> Nature:
+    """Oxford's links; without reloads, which come by chance, unless asked for."""
+    preset = load_preset("oxford", {"device.reload_ns": 0.0} | (overrides or {}))
     nodes = {"fibre": ("alice", "bob"), "second": ("bob", "carol")}
     return Nature(links_of(nodes, preset), np.random.default_rng(seed), clock)
 
@@ -302,17 +304,18 @@ def test_the_half_of_a_lost_peer_is_still_quantum_mechanically_right() -> None:
     nature.forget(0, ALICE)
     outcomes = measure(nature, BOB, np.full(rounds, 2, dtype=np.uint8)).outcomes
     preset = load_preset("oxford")
+    assert preset.state is not None
     for bell_state in (BellState.PSI_PLUS, BellState.PSI_MINUS):
         among = patterns == bell_state
         # <Z> of Bob's half, reversed by the image under Y, seen with the readout's contrast.
-        contrast = 1.0 - 2.0 * preset.readout_error(Side.B)
+        contrast = 1.0 - 2.0 * preset.device.b.readout_error.value
         ones = (1.0 + contrast * preset.state.bloch_b.value[2]) / 2.0
         sigma = 0.5 / np.sqrt(among.sum())
         assert outcomes[among].mean() == pytest.approx(ones, abs=5 * sigma)
 
 
 def test_rounds_without_an_answer_read_zero() -> None:
-    nature = make(device__no_answer_probability_a=0.25)
+    nature = make(overrides={"device.a.no_answer_probability": 0.25})
     rounds = 20_000
     herald(nature, rounds)
     measured = measure(nature, ALICE, np.zeros(rounds, dtype=np.uint8))
@@ -328,21 +331,30 @@ def test_rounds_without_an_answer_read_zero() -> None:
 def test_halves_age_by_the_announcement_and_not_by_the_host(
     clock: Clock, delay_seconds: int
 ) -> None:
-    """40 km of fibre are 196 us for light: XX shrinks by exp(-196 / 400), ZZ stays."""
+    """Side A's half ages for 2 x 10 km until its herald is back, side B's for 2 x 30 km and then
+    for the announcement's 40 km: 98 and 490 us of light, after which XX is down by exp(-588 / 800),
+    and ZZ as it was."""
     rounds = BLOCK_ROUNDS_MAX
-    nature = make(
-        clock=clock, fibre__length_a_m=1e4, fibre__length_b_m=3e4, device__coherence_ns=4e5
-    )
+    coherence_ns = 8e5
+    overrides = {
+        "fibre.a.length_m": 1e4,
+        "fibre.b.length_m": 3e4,
+        "device.memory.coherence_ns": coherence_ns,
+    }
+    nature = make(clock=clock, overrides=overrides)
     patterns = herald(nature, rounds).patterns
-    now_ns = 1_000 * SECOND_NS
+    now_ns = 1_000_000 * SECOND_NS
     x = (np.arange(rounds) % 2).astype(np.uint8)
     y = np.where(x == 1, 0, 2).astype(np.uint8)
     a = measure(nature, ALICE, x, now_ns=now_ns).outcomes
     b = measure(nature, BOB, y, now_ns=now_ns + delay_seconds * SECOND_NS).outcomes
-    preset = load_preset("oxford")
-    angles_a, angles_b = preset.angles(Side.A), preset.angles(Side.B)
-    for bell_state, (_, fresh) in preset.announced().items():
-        aged = states.dephase(fresh, 40_000.0 / 0.2041, 4e5, "exponential", Side.B)
+    experiment = Experiment(load_preset("oxford"))
+    angles_a, angles_b = experiment.angles[Side.A], experiment.angles[Side.B]
+    for bell_state, fresh in zip(
+        experiment.announced, to_state(experiment.correlations), strict=True
+    ):
+        aged = states.dephase(fresh, 2e4 / 0.2041, coherence_ns, "exponential", Side.A)
+        aged = states.dephase(aged, 1e5 / 0.2041, coherence_ns, "exponential", Side.B)
         for x_setting, y_setting in ((0, 2), (1, 0)):
             among = (x == x_setting) & (patterns == bell_state)
             expected = states.error_rate(

@@ -94,13 +94,3 @@ def require_all(fields: dict[str, float], allowed: Callable[[float], bool], rule
     """Every one of `fields` is a finite number and `allowed`."""
     for field, value in fields.items():
         require(math.isfinite(value) and allowed(value), field, f"{rule}, not {value:g}")
-
-
-def _misfit(error: msgspec.ValidationError, origin: str) -> ConfigError:
-    message = str(error)
-    where = _WHERE.search(message)
-    field = where["path"] if where else ""
-    name = _UNKNOWN.search(message) or _MISSING.search(message)
-    if name:
-        field = f"{field}.{name['name']}" if field else name["name"]
-    return ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field)

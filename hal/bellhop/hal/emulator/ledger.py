@@ -6,7 +6,7 @@ an end gave up or answered is *spent* there and never answered again.
 
 from dataclasses import dataclass, field
 
-from bellhop.hal.emulator.link import Rounds
+from bellhop.hal.emulator.born import Answers, Hidden, Rounds
 from bellhop.hal.operations import RequestId, Side
 
 BLOCKS_HELD_MAX = 256
@@ -14,6 +14,9 @@ BLOCKS_HELD_MAX = 256
 
 ROUNDS_HELD_MAX = 4_194_304
 """Rounds of all those blocks together: at about 12 bytes each they bound an emulator's memory."""
+
+ROUND_BYTES = 12
+"""What a round takes in that count; one with hidden variables counts as so many more."""
 
 REQUESTS_OPEN_MAX = 16
 """Requests one end of a link may have open at once."""
@@ -29,23 +32,21 @@ RELEASED = "released at this end"
 CONNECTION_ENDED = "lost when this end's connection ended"
 
 
-@dataclass(frozen=True, slots=True)
-class FirstAnswers:
-    """What was asked of one end's halves and what they answered."""
-
-    side: Side
-    settings: Rounds
-    outcomes: Rounds
-
-
 @dataclass(slots=True)
 class Block:
     """A heralded block, or one under way until `ended_ns`, while an end may still measure it."""
 
     patterns: Rounds
     ended_ns: int
-    first: FirstAnswers | None = None
+    hidden: Hidden | None = None
+    first: Answers | None = None
     spent: set[Side] = field(default_factory=set)
+
+    @property
+    def weight(self) -> int:
+        """Its rounds, and as many more as its hidden variables take the place of."""
+        hidden_bytes = self.hidden.bytes if self.hidden else 0
+        return len(self.patterns) + hidden_bytes // ROUND_BYTES
 
 
 @dataclass(slots=True)
@@ -88,8 +89,8 @@ class LinkLedger:
     free_ns: int = 0
 
     def has_room(self, rounds: int) -> bool:
-        """Whether another block of `rounds` can be held."""
-        held = [len(b.patterns) for r in self.requests.values() for b in r.blocks.values()]
+        """Whether another block of `rounds` can be held; its hidden variables count once it is."""
+        held = [block.weight for r in self.requests.values() for block in r.blocks.values()]
         return len(held) < BLOCKS_HELD_MAX and sum(held) + rounds <= ROUNDS_HELD_MAX
 
     def requests_open(self, side: Side) -> int:

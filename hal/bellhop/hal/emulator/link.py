@@ -4,6 +4,10 @@ Nothing here knows a node, a request or a clock: chance comes in as arrays of un
 entry a round, and what happens in a round depends on that round's entries alone.  So a device that
 answers a whole block at once still sees one setting at a time: its answer to round i is the same
 whatever the settings of later rounds are.
+
+How old a half is when it is measured depends on the preset alone (`Experiment.measured_ns`), never
+on which end's order came first: otherwise an end could read off its own half's losses whether the
+other has measured.
 """
 
 from dataclasses import dataclass
@@ -11,25 +15,44 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bellhop.hal import states
+from bellhop.hal.drift import Drifted, Wander
+from bellhop.hal.emulator.born import Answers, Hidden, PairByPair, Rounds
+from bellhop.hal.experiment import LOST, Experiment
 from bellhop.hal.operations import Side
 from bellhop.hal.preset import Preset
+from bellhop.hal.sampling import Draw
 
-Rounds = NDArray[np.uint8]
-
-LIGHT_IN_FIBRE_M_PER_NS = 0.2041
-"""The vacuum's 0.29979 m/ns over the refractive index of silica, about 1.469."""
+OUTCOMES = 3
+"""0, 1 and `LOST`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Heralds:
-    """The heralds of one block: attempt numbers within the block (rising, from 0), patterns as
-    indices into the link's announced states, and the time from the block's first attempt to the
-    end of its last one."""
+    """The heralds of one block.
+
+    `attempts`: their numbers within the block (rising, from 0).  `patterns`: indices into the
+    link's announced states.  `lead_ns`: from the end of the attempt before the block's first one to
+    that one's start, cooling or calibration; `duration_ns`: from then to the end of the last one.
+    `hidden`: what differs from pair to pair beside, and nobody is told.
+    """
 
     attempts: NDArray[np.int64]
     patterns: Rounds
+    lead_ns: int
     duration_ns: int
+    hidden: Hidden | None = None
+
+
+class Past:
+    """What a link's next heralds depend on of those before: attempts made, and the drift's state.
+
+    Pauses and drift have chance of their own: they move no draw of heralds and outcomes.
+    """
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        self.pauses, self.wandering = generator.spawn(2)
+        self.attempts = 0
+        self.drift: Drifted | None = None
 
 
 def other(side: Side) -> Side:
@@ -43,97 +66,128 @@ class LinkPhysics:
     """
 
     def __init__(self, preset: Preset) -> None:
-        mixture = preset.announced()
-        shares = np.array([share for share, _ in mixture.values()])
         self.preset = preset
-        self.announced: Rounds = np.array([int(state) for state in mixture], dtype=np.uint8)
-        self._thresholds = [float(threshold) for threshold in np.cumsum(shares)[:-1]]
-        self._states = np.stack([state for _, state in mixture.values()])
-        self._first = {side: self._marginals(side) for side in Side}
-        self._second = {side: self._conditionals(side) for side in Side}
-
-    @property
-    def announcement_ns(self) -> float:
-        """What light takes from the one end by the station to the other."""
-        fibre = self.preset.fibre
-        return (fibre.length_a_m.value + fibre.length_b_m.value) / LIGHT_IN_FIBRE_M_PER_NS
+        self.experiment = Experiment(preset)
+        self.announced: Rounds = self.experiment.announced
+        self._thresholds = [float(t) for t in np.cumsum(self.experiment.shares)[:-1]]
+        self._waiting = bool(self.experiment.waits)
+        self._drifting = not self.experiment.drift.off
+        self._pair_by_pair = PairByPair(self.experiment)
+        tables = self.experiment.probabilities()
+        self._first = {side: _Tables(_marginals(tables, side)) for side in Side}
+        self._second = {side: _Tables(_conditionals(tables, side)) for side in Side}
 
     def settings(self, side: Side) -> int:
-        return len(self.preset.angles(side))
+        return len(self.experiment.angles[side])
 
-    def herald(self, generator: np.random.Generator, rounds: int) -> Heralds:
-        """Attempts are independent: the numbers of the successful rise in geometric steps."""
-        success = self.preset.station.success_probability.value
-        steps = generator.geometric(success, rounds)
-        attempts = np.cumsum(steps, dtype=np.int64) - 1
+    def no_answer_probability(self, side: Side) -> float:
+        return self.experiment.no_answer_probability(side)
+
+    def herald(self, generator: np.random.Generator, rounds: int, past: Past) -> Heralds:
+        """The next `rounds` heralds.  Raises ConfigError if they would take centuries."""
+        schedule = self.experiment.schedule
+        draw = self.experiment.law.draw(generator, rounds)
         drawn = generator.random(rounds)
         patterns = np.zeros(rounds, dtype=np.uint8)
         for threshold in self._thresholds:
             patterns += drawn >= threshold
-        return Heralds(attempts, patterns, self._end_ns(int(attempts[-1])))
+        before, last = past.attempts, int(draw.attempts[-1])
+        edges = schedule.start_ns(np.array([before], dtype=np.int64))
+        ends = schedule.end_ns(np.array([max(before - 1, 0), before + last], dtype=np.int64))
+        reload_ns = schedule.reload_ns(past.pauses, int(ends[1] - edges[0]))
+        hidden = None
+        if self._waiting or self._drifting:
+            times_ns = schedule.end_ns(before + draw.attempts)
+            hidden = self._hidden(draw, times_ns, past)
+        past.attempts = before + last + 1
+        return Heralds(
+            draw.attempts,
+            patterns,
+            int(edges[0] - ends[0]) if before else 0,
+            int(ends[1] - edges[0]) + reload_ns,
+            hidden,
+        )
 
-    def _end_ns(self, attempt: int) -> int:
-        """The end of an attempt: whole cycles of attempting and cooling, and a part of one."""
-        device = self.preset.device
-        period_ns = int(device.attempt_period_ns.value)
-        on_ns = int(device.attempts_on_ns.value)
-        cycle, within = divmod(attempt, on_ns // period_ns)
-        return cycle * (on_ns + int(device.cooling_ns.value)) + (within + 1) * period_ns
-
-    def answer_first(
-        self, side: Side, patterns: Rounds, settings: Rounds, uniforms: NDArray[np.float64]
-    ) -> Rounds:
-        """The outcomes of the side that is measured first, from its own half's state."""
-        ones = self._first[side].take(patterns * np.uint8(self.settings(side)) + settings)
-        return (uniforms < ones).view(np.uint8)
-
-    def answer_second(
+    def answer(
         self,
         side: Side,
         patterns: Rounds,
         settings: Rounds,
         uniforms: NDArray[np.float64],
-        *,
-        first: tuple[Rounds, Rounds],
+        hidden: Hidden | None = None,
+        first: Answers | None = None,
     ) -> Rounds:
-        """The outcomes of `side`, whose halves waited for the announcement after the others
-        answered.
+        """The outcomes 0, 1 and `LOST` of one end.
 
-        `first`: the other side's settings and outcomes, which left this half in the state that
-        Born's rule is applied to.
+        `first`: what the other end was asked and answered, if it was; that left this end's halves
+        in the states that Born's rule is applied to.
         """
-        their_settings, their_outcomes = first
+        if hidden is not None:
+            return self._pair_by_pair.answer(side, patterns, settings, uniforms, hidden, first)
         index = patterns.astype(np.intp)
-        index *= self.settings(other(side))
-        index += their_settings
-        index *= 2
-        index += their_outcomes
+        if first is not None:
+            index *= self.settings(other(side))
+            index += first.settings
+            index *= OUTCOMES
+            index += first.outcomes
         index *= self.settings(side)
         index += settings
-        ones = self._second[side].take(index)
-        return (uniforms < ones).view(np.uint8)
+        tables = self._first[side] if first is None else self._second[side]
+        return tables.answer(index, uniforms)
 
-    def _effects(self, side: Side) -> states.State:
-        return states.effects(self.preset.angles(side), self.preset.readout_error(side))
-
-    def _marginals(self, side: Side) -> NDArray[np.float64]:
-        """P(1), flat over (pattern, setting)."""
-        effect = self._effects(side)[None, :, 1]
-        half = states.remaining(self._states[:, None], side, effect)
-        return np.asarray(np.trace(half, axis1=-2, axis2=-1).real.ravel(), dtype=np.float64)
-
-    def _conditionals(self, side: Side) -> NDArray[np.float64]:
-        """P(1), flat over (pattern, the other's setting, the other's outcome, own setting)."""
-        device = self.preset.device
-        kept = states.coherence(
-            self.announcement_ns, device.coherence_ns.value, device.coherence_shape
+    def _hidden(self, draw: Draw, times_ns: NDArray[np.int64], past: Past) -> Hidden:
+        ages = self._ages(draw) if self._waiting else dict.fromkeys(Side)
+        wander = Wander()
+        if self._drifting:
+            wander, past.drift = self.experiment.drift.draw(past.wandering, times_ns, past.drift)
+        columns = (
+            ages[Side.A],
+            ages[Side.B],
+            wander.phase,
+            wander.overlap,
+            wander.tilt_a,
+            wander.tilt_b,
         )
-        halves = states.remaining(
-            self._states[:, None, None], other(side), self._effects(other(side))[None]
-        )
-        aged = halves * np.array([[1.0, kept], [kept, 1.0]])
-        # Tr(E_1 state) for each own setting, over the probability of what the other end saw.
-        ones = np.einsum("psaij,tji->psat", aged, self._effects(side)[:, 1]).real
-        seen = np.trace(aged, axis1=-2, axis2=-1).real[..., None]
-        ratio = np.divide(ones, seen, out=np.zeros_like(ones), where=seen > 0.0)
-        return np.asarray(ratio.ravel(), dtype=np.float64)
+        return Hidden(*(None if c is None else c.astype(np.float32) for c in columns))
+
+    def _ages(self, draw: Draw) -> dict[Side, NDArray[np.float64] | None]:
+        """A repeater node's first half waits for the second."""
+        assert draw.waits is not None and draw.first is not None, "a repeater node's draw"
+        waited_ns = draw.waits * float(self.experiment.schedule.period_ns)
+        return {
+            side: self.experiment.measured_ns[side] + waited_ns * (draw.first == index)
+            for index, side in enumerate(Side)
+        }
+
+
+class _Tables:
+    """P(1), and P(not lost), flat over whatever outcomes depend on."""
+
+    def __init__(self, probabilities: NDArray[np.float64]) -> None:
+        """From P(0), P(1), P(lost) in the last axis."""
+        flat = probabilities.reshape(-1, OUTCOMES)
+        self._ones = np.ascontiguousarray(flat[:, 1])
+        # Rounding must not lose a half where nothing decays.
+        self._kept = None if flat[:, LOST].max() < 1e-14 else flat[:, 0] + flat[:, 1]
+
+    def answer(self, index: NDArray[np.intp], uniforms: NDArray[np.float64]) -> Rounds:
+        outcomes = (uniforms < self._ones.take(index)).view(np.uint8)
+        if self._kept is not None:
+            outcomes[uniforms >= self._kept.take(index)] = LOST
+        return outcomes
+
+
+def _marginals(joint: NDArray[np.float64], side: Side) -> NDArray[np.float64]:
+    """P(outcome) by (pattern, own setting); the other's setting makes no difference to it."""
+    if side is Side.A:
+        return np.asarray(joint[:, :, 0].sum(axis=-1))
+    return np.asarray(joint[:, 0].sum(axis=-2))
+
+
+def _conditionals(joint: NDArray[np.float64], side: Side) -> NDArray[np.float64]:
+    """P(outcome) by (pattern, the other's setting, the other's outcome, own setting)."""
+    order = (0, 1, 3, 2, 4) if side is Side.B else (0, 2, 4, 1, 3)
+    turned = joint.transpose(order)
+    seen = turned.sum(axis=-1, keepdims=True)
+    conditional = np.divide(turned, seen, out=np.zeros_like(turned), where=seen > 0.0)
+    return np.asarray(conditional, dtype=np.float64)

@@ -5,9 +5,10 @@ outcomes; its outcomes depend on the other end's settings through Born's rule an
 Attempts are not made one by one: the number of each successful one is drawn, and mapped to the time
 at which it would have been made.
 
-In the experiment every pair is measured at once when its herald and announcement arrive.  So the
-half that is measured second has aged by the light's travel time between the ends, and by nothing
-that the host or the nodes take: nature keeps a block's halves as they are until they are asked for.
+In the experiment every pair is measured at once: side A's half when its herald has come, side B's
+when the announcement from side A has.  So halves age by the light's travel time, and by nothing
+that the host or the nodes take, nor by whose order comes first: nature keeps a block's halves as
+they are until they are asked for.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bellhop.hal.emulator.born import Answers, Rounds
 from bellhop.hal.emulator.clock import Clock
 from bellhop.hal.emulator.ledger import (
     ALREADY_MEASURED,
@@ -25,11 +27,12 @@ from bellhop.hal.emulator.ledger import (
     REQUESTS_OPEN_MAX,
     Block,
     End,
-    FirstAnswers,
     LinkLedger,
     Request,
 )
-from bellhop.hal.emulator.link import LinkPhysics, Rounds, other
+from bellhop.hal.emulator.link import LinkPhysics, Past, other
+from bellhop.hal.errors import ConfigError
+from bellhop.hal.experiment import LOST
 from bellhop.hal.operations import (
     BLOCK_ROUNDS_MAX,
     Attempt,
@@ -94,6 +97,7 @@ class Nature:
         # One generator a link: what happens on one moves no draw on another.
         children = generator.spawn(len(links))
         self._generators = {link.name: c for link, c in zip(links, children, strict=True)}
+        self._pasts = {name: Past(child) for name, child in self._generators.items()}
         self._attachments = dict.fromkeys((n for link in links for n in (link.a, link.b)), 0)
 
     @property
@@ -185,13 +189,16 @@ class Nature:
             reason = f"the ends ordered {ordered[0]} and {ordered[1]} rounds"
         elif not ledger.has_room(rounds):
             reason = "no memory is free: measure or release what is held"
-        if reason:
-            return [
-                delivery
-                for one in (node, peer)
-                for delivery in self._refuse(now_ns, one, order, reason)
-            ]
-        return self._herald(now_ns, link, request, order)
+        try:
+            if not reason:
+                return self._herald(now_ns, link, request, order)
+        except ConfigError as error:
+            reason = error.message
+        return [
+            delivery
+            for one in (node, peer)
+            for delivery in self._refuse(now_ns, one, order, reason)
+        ]
 
     @staticmethod
     def _attempt_refusal(
@@ -215,10 +222,11 @@ class Nature:
         return next((reason for holds, reason in rules if not holds), "")
 
     def _herald(self, now_ns: int, link: Link, request: Request, order: Attempt) -> list[Delivery]:
+        """Raises ConfigError if the heralds would take centuries."""
         ledger = self._ledgers[link.name]
         physics = self._physics[link.name]
-        heralds = physics.herald(self._generators[link.name], order.rounds)
-        begun_ns = ledger.free_ns
+        heralds = physics.herald(self._generators[link.name], order.rounds, self._pasts[link.name])
+        begun_ns = ledger.free_ns + heralds.lead_ns
         if not self._clock.fast:
             begun_ns = max(begun_ns, self._clock.emulated_ns(now_ns))
         ended_ns = begun_ns + heralds.duration_ns
@@ -228,7 +236,7 @@ class Nature:
         announced.flags.writeable = False
         request.attempts = int(attempts[-1]) + 1
         request.begun.add(order.block)
-        request.blocks[order.block] = Block(heralds.patterns, ended_ns)
+        request.blocks[order.block] = Block(heralds.patterns, ended_ns, heralds.hidden)
         ledger.free_ns = ended_ns
         report = Heralded(
             link.name, order.request, order.block, attempts, announced, begun_ns, ended_ns
@@ -250,7 +258,7 @@ class Nature:
         outcomes = self._answer(link.name, side, block, order.settings)
         if block.first is None:
             # Nature's own copy: the caller's array is the caller's.
-            block.first = FirstAnswers(side, order.settings.copy(), outcomes)
+            block.first = Answers(side, order.settings.copy(), outcomes)
         request.spend(side, order.block, ALREADY_MEASURED)
         return [self.deliver(now_ns, node, self._report(link, side, order, outcomes))]
 
@@ -258,18 +266,19 @@ class Nature:
         """What the device of one end answers, whether or not that reaches the node."""
         physics = self._physics[name]
         uniforms = self._generators[name].random(len(settings))
-        if block.first is None:
-            return physics.answer_first(side, block.patterns, settings, uniforms)
-        first = (block.first.settings, block.first.outcomes)
-        return physics.answer_second(side, block.patterns, settings, uniforms, first=first)
+        return physics.answer(
+            side, block.patterns, settings, uniforms, block.hidden, first=block.first
+        )
 
     def _report(self, link: Link, side: Side, order: Measure, outcomes: Rounds) -> Measured:
-        """The outcomes as the node gets them: some may be missing, and then read as 0."""
-        missing = self._physics[link.name].preset.no_answer_probability(side)
-        rounds = len(outcomes)
-        answered = np.ones(rounds, dtype=np.bool_)
+        """The outcomes as the node gets them: some may be missing, and then read as 0.
+
+        A half that was lost and a readout that failed look the same.
+        """
+        missing = self._physics[link.name].no_answer_probability(side)
+        answered = outcomes != LOST
         if missing > 0.0:
-            answered = self._generators[link.name].random(rounds) >= missing
+            answered &= self._generators[link.name].random(len(outcomes)) >= missing
         told = outcomes & answered
         told.flags.writeable = False
         answered.flags.writeable = False

@@ -99,7 +99,7 @@ def require_key(scenario: Scenario) -> None:
 
 
 def _session_ns(scenario: Scenario) -> int:
-    """About how long a session takes without faults: pairs, pauses for cooling, then jobs."""
+    """What a session without faults is over in: pairs, a margin for their chance, then jobs."""
     return round((1.7 * scenario.rounds / scenario.rate_hz + 5) * SECOND_NS)
 
 

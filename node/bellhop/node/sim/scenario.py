@@ -10,6 +10,7 @@ import msgspec
 from bellhop.hal.configuration import decode_toml, read_text, require
 from bellhop.hal.emulator.nature import Link
 from bellhop.hal.emulator.topology import LinkSection, read_links
+from bellhop.hal.experiment import Experiment
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName
 from bellhop.hal.preset import load_preset
 from bellhop.stack.diqkd.parameters import ROUNDS_MAX, TEST_SCALE, SessionPolicy
@@ -60,12 +61,8 @@ class Scenario:
 
     @property
     def rate_hz(self) -> float:
-        """Heralds a second on the slowest link, without the pauses for cooling."""
-        return min(
-            1e9 * link.preset.station.success_probability.value
-            / link.preset.device.attempt_period_ns.value
-            for link in self.links
-        )  # fmt: skip
+        """Heralds a second on the slowest link, all pauses counted."""
+        return min(Experiment(link.preset).pairs_per_s_with_pauses for link in self.links)
 
 
 def two_nodes() -> Scenario:
