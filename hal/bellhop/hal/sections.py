@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from bellhop.hal.figures import Figure, Figures, Matrix, assumed
+from bellhop.hal.figures import Figure, Figures, Grade, Matrix, assumed
 from bellhop.hal.states import CoherenceShape
 
 Scheme = Literal["single-photon", "two-photon", "direct", "repeater-node"]
@@ -170,7 +170,7 @@ class OutcomeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     y: int
     value: tuple[float, float, float, float]
     source: str
-    grade: str
+    grade: Grade
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
