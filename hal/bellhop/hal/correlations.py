@@ -6,8 +6,8 @@ M[i, j] = Tr(sigma_i L(sigma_j)) / 2, and R becomes M_A R M_B^T.  A measurement'
 E = (1/2) sum_i e_i sigma_i is the 4-vector e: the identity is (2, 0, 0, 0), Born's rule is
 P(a, b) = (1/4) e_a^T R e_b, and a map that acts before the measurement turns e into M^T e.
 
-D. Greenbaum, arXiv:1509.02921, section 2; Nielsen and Chuang, Quantum Computation and Quantum
-Information, sections 8.2 and 8.3.  All functions take batches of any shape (...).
+D. Greenbaum, arXiv:1509.02921 (Pauli transfer matrices); Nielsen and Chuang, Quantum Computation
+and Quantum Information, sections 8.2 and 8.3.  All functions take batches of any shape (...).
 """
 
 import numpy as np

@@ -162,7 +162,7 @@ def dejmps(first: State, second: State, a: GateErrors, b: GateErrors) -> Purifie
 def twirled(pair: State) -> State:
     """The Werner state of the same fidelity to Phi+: bilateral random rotations, exactly.
 
-    Bennett, DiVincenzo, Smolin, Wootters, Phys. Rev. A 54, 3824 (1996), section II.
+    Bennett, DiVincenzo, Smolin, Wootters, Phys. Rev. A 54, 3824 (1996).
     """
     overlap = state_fidelity(pair, BellState.PHI_PLUS)
     return werner((4.0 * overlap - 1.0) / 3.0)

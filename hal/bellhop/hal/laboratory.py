@@ -7,8 +7,8 @@ Rules for a subclass
 
 * All methods run on one event loop.  None may block it: put blocking calls into a thread.
 * A method that cannot do what it is asked raises LaboratoryError with a reason; whoever reads it in
-  the node's log must be able to act on it.  Any other exception is a fault of the driver, and ends
-  the service with its traceback.
+  the node's log must be able to act on it.  Any other exception is a fault of the driver: its
+  traceback is logged, and the node's connection ends.
 * Methods are cancelled when a request is released, the node is gone or a time limit is over.
 * Both ends of a link are given the same orders by their nodes, in the same order, but not at the
   same time.  What the ends have in common (a station, its triggers) is the laboratory's.
@@ -101,8 +101,9 @@ class Laboratory(ABC):
         """Attempt until `order.rounds` pairs are heralded, and hold them; an async generator.
 
         Called after `synchronise` of the same order, and only when the pairs held and the rounds
-        ordered are together at most `pairs_held_max`.  One at a time on a link.  Closed early if
-        the request is released.  Raises LaboratoryError: all pairs of this block are given up.
+        ordered are together at most `pairs_held_max`.  One at a time on a link; pairs of other
+        blocks may be measured meanwhile.  Ends by itself after the last herald.  If it is closed or
+        cancelled before, or raises LaboratoryError, the pairs of this block are given up.
         """
 
     @abstractmethod
@@ -113,6 +114,7 @@ class Laboratory(ABC):
 
         Rounds come in order from 0, the setting of one only after the one before was answered.
         Never repeat a measurement whose setting was shown: a late or ambiguous outcome is None.
+        If this raises or is cancelled, the pairs left of the block are given up.
         """
 
     @abstractmethod

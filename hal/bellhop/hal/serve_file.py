@@ -43,8 +43,8 @@ class TlsSection(_Section, frozen=True):
 
 
 class ServiceSection(_Section, frozen=True):
-    """`listen`: address and port (0: any free one).  `port_file`: where the bound address is written
-    once nodes can connect, relative to this file."""
+    """`listen`: address and port (0: any free one).  `port_file`: gets the bound address once
+    nodes can connect, relative to this file."""
 
     listen: str
     tls: TlsSection

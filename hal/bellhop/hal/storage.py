@@ -160,6 +160,7 @@ class StorageModel:
 def single_qubit_shrink(average_infidelity: float) -> float:
     """What depolarising of this average infidelity leaves of X, Y and Z: 1 - 2 eps.
 
-    Nielsen and Chuang, section 9.3: rho -> (1 - p) rho + p 1/2 has the average fidelity 1 - p/2.
+    rho -> (1 - p) rho + p 1/2 has the average fidelity 1 - p/2: M. A. Nielsen, Phys. Lett. A 303,
+    249 (2002), for a dimension of 2.
     """
     return 1.0 - 2.0 * average_infidelity

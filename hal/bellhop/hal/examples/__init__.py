@@ -1,0 +1,1 @@
+"""Laboratories to start from."""
