@@ -1,0 +1,1 @@
+"""Drivers: a `Laboratory` over the controllers that laboratories already have."""

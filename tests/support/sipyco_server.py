@@ -1,0 +1,141 @@
+"""A server of ARTIQ's network RPC in a process of its own, written from the protocol.
+
+    python -m tests.support.sipyco_server CONTROLLER.py v1|v2|sipyco
+
+CONTROLLER.py has `targets()`, a dictionary of objects.  The port is the first line of the output.
+`v1` and `v2` say which PYON is spoken; `sipyco` serves by that package, if it is installed.
+"""
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BANNER = b"ARTIQ pc_rpc\n"
+DESCRIPTION = "a pair of traps"
+
+
+def encode_v2(value: object) -> str:
+    def marked(item: object) -> object:
+        if isinstance(item, tuple):
+            return {"__jsonclass__": ["tuple", [[marked(one) for one in item]]]}
+        if isinstance(item, set):
+            return {"__jsonclass__": ["set", [[marked(one) for one in item]]]}
+        if isinstance(item, list):
+            return [marked(one) for one in item]
+        if isinstance(item, dict):
+            return {key: marked(one) for key, one in item.items()}
+        return item
+
+    return json.dumps(marked(value), separators=(",", ":"))
+
+
+def encode_v1(value: object) -> str:
+    """Python's notation, but for the names of constants and for text."""
+    match value:
+        case None | bool() | str():
+            return json.dumps(value)
+        case int() | float():
+            return repr(value)
+        case [one] if isinstance(value, tuple):
+            return f"({encode_v1(one)}, )"
+        case tuple():
+            return f"({', '.join(map(encode_v1, value))})"
+        case list():
+            return f"[{', '.join(map(encode_v1, value))}]"
+        case set():
+            return f"{{{', '.join(map(encode_v1, value))}}}"
+        case dict():
+            pairs = (f"{encode_v1(key)}: {encode_v1(one)}" for key, one in value.items())
+            return f"{{{', '.join(pairs)}}}"
+    raise TypeError(type(value).__name__)
+
+
+class Server:
+    """One call at a time; a banner, target or line that is wrong ends the connection."""
+
+    def __init__(self, targets: dict[str, object], version: str) -> None:
+        self._targets = targets
+        self._version = version
+        self._one_at_a_time = asyncio.Lock()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._converse(reader, writer)
+        except ConnectionError:
+            pass  # The client is gone.
+        finally:
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readline() != BANNER:
+            return
+        hello: dict[str, object] = {"targets": sorted(self._targets), "description": DESCRIPTION}
+        if self._version == "v2":
+            hello["features"] = ["pyon_v2"]
+        _send(writer, json.dumps(hello))
+        name, *features = (await reader.readline()).decode().strip("\n").split(" ")
+        encode = encode_v2 if features == ["pyon_v2"] else encode_v1
+        if name not in self._targets:
+            return
+        target = self._targets[name]
+        _send(
+            writer, encode({method for method in dir(target) if callable(getattr(target, method))})
+        )
+        while line := await reader.readline():
+            async with self._one_at_a_time:
+                _send(writer, encode(_answer(target, json.loads(line))))
+            await writer.drain()
+
+
+def _send(writer: asyncio.StreamWriter, line: str) -> None:
+    writer.write(f"{line}\n".encode())
+
+
+def _answer(target: object, request: dict[str, Any]) -> dict[str, object]:
+    try:
+        if request["action"] != "call":
+            raise ValueError("Unknown action")
+        method: Callable[..., object] = getattr(target, request["name"])
+        return {"status": "ok", "ret": method(*request["args"], **request["kwargs"])}
+    except Exception as error:  # noqa: BLE001 - whatever a method raises is its answer
+        told = {
+            "class": type(error).__name__,
+            "message": str(error),
+            "traceback": traceback.format_tb(error.__traceback__),
+        }
+        return {"status": "failed", "exception": told}
+
+
+def targets_of(controller: Path) -> dict[str, object]:
+    spec = importlib.util.spec_from_file_location("controller", controller)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    targets: dict[str, object] = module.targets()
+    return targets
+
+
+async def main(controller: Path, version: str) -> None:
+    targets = targets_of(controller)
+    if version == "sipyco":
+        real = importlib.import_module("sipyco.pc_rpc").Server(
+            targets, DESCRIPTION, builtin_terminate=True
+        )
+        await real.start("127.0.0.1", 0)
+        server = real.server
+    else:
+        own = Server(targets, version)
+        server = await asyncio.start_server(own.connected, "127.0.0.1", 0, limit=4 * 2**20)
+    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
