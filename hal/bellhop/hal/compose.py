@@ -81,6 +81,9 @@ def _two_ended(
 ) -> Table:
     common = _table(content, section)
     ends = {end: _table(common.pop(end, {}), f"{section}.{end}") for end in ENDS}
+    if not any(ends.values()):
+        # The file does not tell them apart, so what is missing is missing from both.
+        written.update({f"{section}.{end}": section for end in ENDS})
     named = _take_reference(common, section)
     return {
         end: _end(section, end, common, ends[end], named, presets, above, written) for end in ENDS
@@ -104,8 +107,6 @@ def _end(
     else:
         where = section
         preset, side = named
-    if not own:
-        written[path] = section
     merged: Table = {}
     if preset is not None:
         borrowed = _borrowed(section, preset, where, presets, above)
