@@ -6,16 +6,19 @@ not checked here: that a device is shown one setting at a time is a property of 
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.hardware import Hardware
 from bellhop.hal.operations import (
     Attempt,
+    BellState,
     Heralded,
     LinkName,
     Measure,
@@ -29,12 +32,12 @@ from bellhop.hal.operations import (
     RequestId,
     Side,
 )
-from bellhop.hal.statistics import Outcomes, chsh_estimate, framed, signalling
 
 SIGMAS = 5.0
 ROUNDS = 64
 STATISTICS_ROUNDS = 32_768
 
+Outcomes = NDArray[np.uint8]
 ReportType = TypeVar("ReportType", bound=Report)
 
 
@@ -292,3 +295,51 @@ CHECKS: tuple[Check, ...] = (
     outcomes_do_not_signal,
     outcomes_violate_chsh,
 )
+
+
+# Statistics
+
+
+def framed(
+    patterns: Outcomes, settings_a: Outcomes, outcomes_a: Outcomes, outcomes_b: Outcomes
+) -> tuple[Outcomes, Outcomes]:
+    """Both ends' outcomes as if Phi+ had been heralded.
+
+    Psi-: b ^ 1.  Psi+: b ^ 1, a ^ x.  Phi-: a ^ x.
+    """
+    reverses_b = np.isin(patterns, (BellState.PSI_PLUS, BellState.PSI_MINUS))
+    reverses_x = np.isin(patterns, (BellState.PSI_PLUS, BellState.PHI_MINUS))
+    flips_a = (reverses_x & (settings_a == 1)).astype(np.uint8)
+    return outcomes_a ^ flips_a, outcomes_b ^ reverses_b.astype(np.uint8)
+
+
+def chsh_estimate(x: Outcomes, y: Outcomes, a: Outcomes, b: Outcomes) -> tuple[float, float]:
+    """S and its standard error, from rounds with settings 0 and 1."""
+    value = variance = 0.0
+    for setting_x in (0, 1):
+        for setting_y in (0, 1):
+            among = (x == setting_x) & (y == setting_y)
+            count = int(among.sum())
+            correlation = 1.0 - 2.0 * float((a[among] ^ b[among]).mean())
+            value += -correlation if setting_x and setting_y else correlation
+            variance += (1.0 - correlation**2) / count
+    return value, math.sqrt(variance)
+
+
+def signalling(
+    patterns: Outcomes, settings: Outcomes, outcomes: Outcomes, others: Outcomes
+) -> float:
+    """How many standard deviations the frequencies of outcome 1 differ at most between two of the
+    other end's settings, own setting and herald being the same."""
+    greatest = 0.0
+    for pattern in np.unique(patterns):
+        for setting in np.unique(settings):
+            among = (patterns == pattern) & (settings == setting)
+            ones = [outcomes[among & (others == other)] for other in np.unique(others)]
+            pooled = float(outcomes[among].mean())
+            for index, one in enumerate(ones):
+                for another in ones[:index]:
+                    spread = pooled * (1.0 - pooled) * (1.0 / len(one) + 1.0 / len(another))
+                    difference = abs(float(one.mean()) - float(another.mean()))
+                    greatest = max(greatest, difference / math.sqrt(max(spread, 1e-12)))
+    return greatest
