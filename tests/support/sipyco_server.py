@@ -9,6 +9,7 @@ CONTROLLER.py has `targets()`, a dictionary of objects.  The port is the first l
 import asyncio
 import importlib
 import importlib.util
+import inspect
 import json
 import sys
 import traceback
@@ -63,14 +64,25 @@ class Server:
         self._targets = targets
         self._version = version
         self._one_at_a_time = asyncio.Lock()
+        self._conversations: set[asyncio.Task[Any]] = set()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """To be handed to `asyncio.start_server`."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversations.add(task)
+        task.add_done_callback(self._conversations.discard)
         try:
             await self._converse(reader, writer)
         except ConnectionError:
             pass  # The client is gone.
         finally:
             writer.close()
+
+    async def quiet(self) -> None:
+        """Wait until all clients are gone."""
+        if self._conversations:
+            await asyncio.wait(self._conversations)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.readline() != BANNER:
@@ -89,7 +101,7 @@ class Server:
         )
         while line := await reader.readline():
             async with self._one_at_a_time:
-                _send(writer, encode(_answer(target, json.loads(line))))
+                _send(writer, encode(await _answer(target, json.loads(line))))
             await writer.drain()
 
 
@@ -97,12 +109,13 @@ def _send(writer: asyncio.StreamWriter, line: str) -> None:
     writer.write(f"{line}\n".encode())
 
 
-def _answer(target: object, request: dict[str, Any]) -> dict[str, object]:
+async def _answer(target: object, request: dict[str, Any]) -> dict[str, object]:
     try:
         if request["action"] != "call":
             raise ValueError("Unknown action")
-        method: Callable[..., object] = getattr(target, request["name"])
-        return {"status": "ok", "ret": method(*request["args"], **request["kwargs"])}
+        method: Callable[..., Any] = getattr(target, request["name"])
+        answer = method(*request["args"], **request["kwargs"])
+        return {"status": "ok", "ret": await answer if inspect.iscoroutine(answer) else answer}
     except Exception as error:  # noqa: BLE001 - whatever a method raises is its answer
         told = {
             "class": type(error).__name__,
