@@ -95,9 +95,10 @@ MODES = 4
 def creation(amplitudes: list[complex]) -> State:
     total = np.zeros((3**MODES, 3**MODES), dtype=np.complex128)
     for mode, amplitude in enumerate(amplitudes):
-        operator = np.eye(1, dtype=np.complex128)
+        operator: State = np.eye(1, dtype=np.complex128)
         for other in range(MODES):
-            operator = np.kron(operator, CREATE if other == mode else np.eye(3))
+            factor = CREATE if other == mode else np.eye(3)
+            operator = np.asarray(np.kron(operator, factor), dtype=np.complex128)
         total += amplitude * operator
     return total
 
@@ -163,10 +164,10 @@ def after_herald(link: Link, from_a: State, from_b: State, herald: NDArray[np.fl
     return pair
 
 
-X, Y, Z = (
-    np.array(m, dtype=np.complex128)
-    for m in ([[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]])
-)
+ONE: State = np.eye(2, dtype=np.complex128)
+X: State = np.array([[0, 1], [1, 0]], dtype=np.complex128)
+Y: State = np.array([[0, -1j], [1j, 0]], dtype=np.complex128)
+Z: State = np.array([[1, 0], [0, -1]], dtype=np.complex128)
 
 
 def on(side: Side, operator: State) -> State:
@@ -217,9 +218,8 @@ def outcome_table(link: Link, pair: State, x: int, y: int) -> NDArray[np.float64
             device = link.preset.device.a if side is Side.A else link.preset.device.b
             contrast = (1 - 2 * device.readout_error.value) * (-1) ** outcome
             t = math.radians(angle)
-            effect = effect @ on(
-                side, (np.eye(2) + contrast * (math.cos(t) * Z + math.sin(t) * X)) / 2
-            )
+            spin = math.cos(t) * Z + math.sin(t) * X
+            effect = effect @ on(side, (ONE + contrast * spin) / 2)
         table[a, b] = np.trace(effect @ pair).real
     return table
 
