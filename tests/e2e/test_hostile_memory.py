@@ -9,6 +9,7 @@ from tests.support.hostile import ADAM, Lab, running_lab
 from tests.support.relay import OPERATE, calling, faithful
 
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX
+from bellhop.hal.watched import Fault
 from bellhop.node.tls import PartyKind, grpc_channel_credentials
 from bellhop.v1 import memory_pb2 as pb
 
@@ -108,7 +109,14 @@ def test_nonsense_ends_the_devices_stream_alone(lab: Lab, what: str) -> None:
     assert record["who_must_act"] == "the operator of the memory"
 
 
-def test_reports_that_nobody_asked_for_are_passed_over(lab: Lab) -> None:
+def named(lab: Lab, fault: Fault) -> list[dict[str, Any]]:
+    """What alice's log says of a fault of her device, and to whom."""
+    records = lab.records("alice", "refused", reason=str(fault))
+    assert all(record["who_must_act"] == "whoever runs the device" for record in records)
+    return records
+
+
+def test_reports_that_nobody_asked_for_are_dropped_and_named(lab: Lab) -> None:
     """Well formed, and of requests that there are not, or no more."""
     end = lab.run_session()
     assert end["outcome"] == "stored"
@@ -123,6 +131,13 @@ def test_reports_that_nobody_asked_for_are_passed_over(lab: Lab) -> None:
         )
     assert lab.run_session()["outcome"] == "stored"  # all that was said before has been heard
     assert lab.memory.streams == streams
+    assert "never made" in named(lab, Fault.NEVER_ORDERED)[0]["detail"]
+
+
+def test_a_report_said_twice_counts_once_and_is_named(lab: Lab) -> None:
+    telling(lab, lambda report: [report.SerializeToString()] * 2)
+    assert lab.run_session()["outcome"] == "stored"
+    assert "reported before" in named(lab, Fault.DUPLICATE)[0]["detail"]
 
 
 def test_outcomes_of_another_length_count_as_lost(lab: Lab) -> None:
@@ -140,7 +155,8 @@ def test_outcomes_of_another_length_count_as_lost(lab: Lab) -> None:
     end = lab.run_session()
     assert changed and end["outcome"] == "aborted"
     notes = lab.records("alice", "outcomes_lost", slot=0)
-    assert notes[-1]["why"] == "the device answered another number of rounds"
+    assert "outcomes of block 0 of 8 rounds where" in notes[-1]["why"]
+    assert "of 8 rounds where" in named(lab, Fault.IMPOSSIBLE)[0]["detail"]
     assert all(end["session"] not in blocks for blocks in lab.settled().values())
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from bellhop.hal.errors import BellhopError, ConfigError, KeyStoreError
 from bellhop.hal.operations import NodeName
+from bellhop.hal.watched import Watched
 from bellhop.node.assembly import (
     CoreOf,
     Identities,
@@ -157,7 +158,7 @@ class Daemon:
             self._crashed,
         )
         closing.push_async_callback(self._workers.close)
-        memory = memory_client(config, identities.node)
+        memory = Watched(memory_client(config, identities.node), self._witness.device_fault)
         self._peers = Peers(
             NodeName(config.node.name),
             {NodeName(peer.name): peer.address for peer in config.peer},

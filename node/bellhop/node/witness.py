@@ -3,6 +3,7 @@
 import logging
 import time
 
+from bellhop.hal.watched import DeviceFault
 from bellhop.node.metrics import Metrics
 from bellhop.node.observe import Allowance, Fields, Value, note
 from bellhop.stack.core import Note
@@ -104,6 +105,10 @@ class Witness:
     def refused_http(self, reason: str, detail: str) -> None:
         """A client of one of the HTTP ends left in mid request, or sent what is no HTTP."""
         self.refused("", reason, detail, "the operator of the application")
+
+    def device_fault(self, fault: DeviceFault) -> None:
+        """The memory did what no memory may; `fault` names it."""
+        self.refused("", str(fault.fault), fault.message, fault.who_must_act)
 
     def connected(self, peer: str, connected: bool, why: str = "") -> None:
         """The stream with `peer` is up, or down again."""

@@ -42,6 +42,7 @@ def run(context: click.Context, file: Path, as_json: bool) -> None:
 
 def node_metrics(config: NodeConfig) -> Metrics:
     """The figures of this node, with every word that may become a label."""
+    from bellhop.hal.watched import Fault
     from bellhop.node.conversation import Reason
     from bellhop.node.witness import CORE_REFUSALS
     from bellhop.stack.diqkd.session import ABORT_KINDS
@@ -50,6 +51,6 @@ def node_metrics(config: NodeConfig) -> Metrics:
     return Metrics(
         peers=[peer.name for peer in config.peer],
         abort_reasons=[*ABORT_KINDS.values()],
-        refusal_reasons=[*Reason, *CORE_REFUSALS],
+        refusal_reasons=[*Reason, *CORE_REFUSALS, *Fault],
         stages=[stage.value for stage in Stage],
     )
