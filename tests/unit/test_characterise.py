@@ -84,6 +84,20 @@ def test_counted_values_scatter_about_the_exact_ones_as_their_errors_say(name: s
     assert abs(sum(off)) < 5.0 * math.sqrt(n)
 
 
+@pytest.mark.parametrize("name", ["oxford", "lu-11km"])
+def test_pauses_cost_what_the_duty_says(name: str) -> None:
+    """Oxford's are reloads, at chance; Lu's are calibrations, by the clock."""
+    preset = load_preset(name)
+    off = []
+    for seed in range(20):
+        one = characterise(preset, pairs=16_000, seed=seed).estimates["pairs_per_s_with_pauses"]
+        value, error = counted(one)
+        assert one.exact is not None
+        off.append((value - one.exact) / error)
+    assert abs(sum(z * z for z in off) - 20) < 5.0 * math.sqrt(40)
+    assert abs(sum(off)) < 5.0 * math.sqrt(20)
+
+
 def test_equal_seeds_give_equal_figures() -> None:
     preset = load_preset("lu-11km")
     one, same, another = (characterise(preset, pairs=FEW, seed=seed) for seed in (3, 3, 4))
@@ -314,9 +328,12 @@ def test_people_get_a_table() -> None:
     assert "device.preparation_ns" in result.output
 
 
-def test_the_command_adds_one_figure() -> None:
+def test_the_command_adds_one_figure_and_the_manual_names_all() -> None:
     found = characterise(load_preset("oxford"), pairs=FEW)
     assert set(all_estimates(found)) == set(FIGURES)
+    manual = (Path(__file__).parents[2] / "docs" / "characterise.md").read_text()
+    for name in (*FIGURES, "fidelity_after_ms", "coherence_after_ms", *preset_names()):
+        assert f"`{name}`" in manual
 
 
 @pytest.mark.parametrize(

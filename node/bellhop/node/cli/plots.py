@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from bellhop.hal.curves import (
     by_length,
@@ -27,8 +27,9 @@ PAIRS = 200_000
 """Drawn for each counted point of a rate; a quarter of them are measured for its fidelity."""
 
 SHORTEST_M = 1_000.0
-BEYOND = 2.5
-"""Lengths go so much beyond the preset's own, and at least this far."""
+BEYOND = 9.0
+BEYOND_MAX_M = 150_000.0
+"""Lengths go beyond the preset's own by so many times that, but no more than this."""
 
 ROOM = 0.02
 """Above and below fidelities that hardly differ, lest their errors fill the picture."""
@@ -39,7 +40,7 @@ Told = Callable[[str, float], None]
 def plot_by_length(file: Path, preset: Preset, seed: int, told: Told) -> None:
     """Rate above, fidelity below, against the fibre between the ends, both arms scaled alike."""
     own_m = fibre_length_m(preset)
-    longest_m = max(SHORTEST_M, BEYOND * own_m)
+    longest_m = max(SHORTEST_M, own_m + min(BEYOND * own_m, BEYOND_MAX_M))
     generator = np.random.default_rng(seed)
     lengths_m = np.linspace(longest_m / COUNTED_POINTS, longest_m, COUNTED_POINTS)
     counted = []
@@ -57,9 +58,7 @@ def plot_by_length(file: Path, preset: Preset, seed: int, told: Told) -> None:
     _points(fidelities, counted_km, [point.fidelity for point in counted])
     _reported(rates, own_m / 1e3, preset.published.pairs_per_s)
     _reported(fidelities, own_m / 1e3, preset.published.fidelity)
-    rates.set_yscale("log")
-    rates.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    rates.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    _logarithmic(rates)
     least, most = fidelities.get_ylim()
     fidelities.set_ylim(max(0.0, least - ROOM), min(1.0, most + ROOM))
     rates.set_ylabel("heralded pairs a second")
@@ -103,6 +102,15 @@ def _axes(rows: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(7.0, 3.2 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
     return figure, [row[0] for row in axes]
+
+
+def _logarithmic(axes: Axes) -> None:
+    """With plain numbers, between powers of ten too where those are few."""
+    axes.set_yscale("log")
+    least, most = axes.get_ylim()
+    few = most / least < 30.0
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if few else NullFormatter())
 
 
 def _curve(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate]) -> None:
