@@ -8,7 +8,8 @@ or `bellhop hal serve FILE`, which finds the laboratory by its driver's name.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import grpc
@@ -45,12 +46,16 @@ class _Ended(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Desk:
-    """One node's laboratory.  `turn`: one stream at a time gives it orders; `end` ends that one."""
+    """One node's laboratory.  `turn`: one stream at a time gives it orders; `end` ends that one.
+    `streams` ever opened: only the last of them has business here.  `closing`: what gives up the
+    orders of a stream that is over; it outlives the call."""
 
     laboratory: Laboratory
     ports: tuple[LabPort, ...]
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     end: asyncio.Future[None] | None = None
+    streams: int = 0
+    closing: asyncio.Task[None] | None = None
 
     def finish(self, code: grpc.StatusCode, why: str) -> None:
         if self.end is not None and not self.end.done():
@@ -74,11 +79,17 @@ class LaboratoryService(memory_pb2_grpc.MemoryServiceServicer):
         node = await admit(context, self._desks.keys(), STRANGER, log)
         desk = self._desks[node]
         desk.finish(grpc.StatusCode.ABORTED, TAKEN)
+        desk.streams = number = desk.streams + 1
         ended: _Ended | None = None
-        async with desk.turn:  # The stream before has given up all it ordered.
+        async with desk.turn:
+            if desk.closing is not None:
+                await asyncio.shield(desk.closing)
+            if desk.streams != number:
+                await context.abort(grpc.StatusCode.ABORTED, TAKEN)
             try:
-                async for report in self._reports(node, desk, request_iterator):
-                    yield report
+                async with aclosing(self._reports(node, desk, request_iterator)) as reports:
+                    async for report in reports:
+                        yield report
             except _Ended as end:
                 ended = end
         if ended is not None and ended.code is not grpc.StatusCode.OK:
@@ -89,9 +100,14 @@ class LaboratoryService(memory_pb2_grpc.MemoryServiceServicer):
         for desk in self._desks.values():
             desk.finish(grpc.StatusCode.UNAVAILABLE, "the laboratory's service stops")
 
+    async def closed(self) -> None:
+        """Wait until all that streams ordered is given up."""
+        closing = [desk.closing for desk in self._desks.values() if desk.closing is not None]
+        await asyncio.gather(*closing)
+
     async def _reports(
         self, node: NodeName, desk: _Desk, operations: AsyncIterator[memory_pb2.MemoryOperation]
-    ) -> AsyncIterator[memory_pb2.MemoryReport]:
+    ) -> AsyncGenerator[memory_pb2.MemoryReport, None]:
         """All reports of one stream, ready first.  Raises _Ended at its end."""
         end = desk.end = asyncio.get_running_loop().create_future()
         orders = Orders(desk.laboratory, desk.ports, self._limits)
@@ -108,18 +124,28 @@ class LaboratoryService(memory_pb2_grpc.MemoryServiceServicer):
                     yield _stamped(await saying)
                 finally:
                     saying.cancel()
+                    await asyncio.gather(saying, return_exceptions=True)
         except _Ended:
             raise
         except Exception as error:
             log.exception("node %s: the laboratory's driver failed", node)
             raise _Ended(grpc.StatusCode.INTERNAL, DRIVER_FAILED) from error
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-            await orders.close()
+            desk.end = None
             if end.done():
                 end.exception()  # Seen.
-            log.info("node %s is gone", node)
+            desk.closing = asyncio.ensure_future(_close(node, orders, reading))
+            await asyncio.shield(desk.closing)
+
+
+async def _close(node: NodeName, orders: Orders, reading: asyncio.Task[None]) -> None:
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    try:
+        await orders.close()
+    except Exception:
+        log.exception("node %s: the laboratory's driver failed to release", node)
+    log.info("node %s is gone", node)
 
 
 def _end_of(end: asyncio.Future[None], reading: asyncio.Task[None]) -> None:
@@ -201,6 +227,7 @@ async def serve(
         await keep_open(
             door, service, service.end, on_listening, stop or asyncio.Event(), log, keepalive_ms
         )
+        await service.closed()
     finally:
         for laboratory in reversed(touched):
             try:

@@ -77,6 +77,11 @@ class LinkPhysics:
         self._first = {side: _Tables(_marginals(tables, side)) for side in Side}
         self._second = {side: _Tables(_conditionals(tables, side)) for side in Side}
 
+    @property
+    def ends_at_a_detector(self) -> bool:
+        """Whether an end has no memory, so that the click there is the herald."""
+        return not all(self.experiment.has_memory(side) for side in Side)
+
     def settings(self, side: Side) -> int:
         return len(self.experiment.angles[side])
 

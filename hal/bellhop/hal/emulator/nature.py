@@ -54,9 +54,15 @@ from bellhop.hal.operations import (
 from bellhop.hal.preset import Preset
 
 BLOCK_IDEALISATION = (
-    "all pairs of a block are held at once; between the two ends' measurements each ages by the "
-    "announcement's delay, the light's travel time between the ends, not by what the nodes take"
+    "all pairs of a block are held at once; each half ages until its herald, side B's also until "
+    "side A's announcement, could have come by light, not by what the nodes take"
 )
+
+DETECTOR_IDEALISATION = (
+    "a photon's setting is asked for after the click that heralds it: without the assumption of "
+    "fair sampling, outcomes of this link certify nothing"
+)
+"""Of links that end at a detector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,12 +329,14 @@ class Nature:
         return next((side for side in Side if link and link.node(side) == node), None)
 
     def _port(self, link: Link, side: Side) -> Port:
-        idealisations = (BLOCK_IDEALISATION, self._clock.idealisation)
+        physics = self._physics[link.name]
+        sampled = DETECTOR_IDEALISATION if physics.ends_at_a_detector else ""
+        idealisations = (BLOCK_IDEALISATION, sampled, self._clock.idealisation)
         return Port(
             link=link.name,
             side=side,
             peer=link.node(other(side)),
-            settings=self._physics[link.name].settings(side),
+            settings=physics.settings(side),
             source=Source.EMULATED,
             description=link.preset.description,
             idealisations=tuple(text for text in idealisations if text),

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("bellhop.node.cli.demo:demo", "From an emulated fibre to an encrypted file."),
     "diqkd": ("bellhop.node.cli.diqkd:diqkd", "Make keys with a peer."),
     "emulator": ("bellhop.node.cli.emulator:emulator", "Run emulated memories for many nodes."),
+    "hal": ("bellhop.node.cli.hal:hal", "Serve and check a laboratory's devices."),
     "keyrate": ("bellhop.node.cli.keyrate:keyrate", "How many secret bits a run is worth."),
     "keys": ("bellhop.node.cli.keys:keys", "Fetch keys, and see what a node holds."),
     "open": ("bellhop.node.cli.files:open_", "Decrypt a sealed file."),
