@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from bellhop.node.cli.characterise import all_estimates, with_error
 from bellhop.stack.diqkd.asymptotic import asymptotic_key_rate
 
 FEW = 100
+MANUAL = Path(__file__).parents[2] / "docs" / "characterise.md"
 FIGURES = (
     "attempts_per_s",
     "success_probability",
@@ -298,7 +301,7 @@ def test_figures_can_be_set() -> None:
 
 LINK_OF_MY_OWN = """
 name = "mine"
-title = "An ion in Hefei, an atom in Oxford"
+title = "An ion and an atom"
 device.a.preset = "liu-10km"
 device.b.preset = "lu-11km"
 fibre.preset = "liu-10km"
@@ -331,9 +334,22 @@ def test_people_get_a_table() -> None:
 def test_the_command_adds_one_figure_and_the_manual_names_all() -> None:
     found = characterise(load_preset("oxford"), pairs=FEW)
     assert set(all_estimates(found)) == set(FIGURES)
-    manual = (Path(__file__).parents[2] / "docs" / "characterise.md").read_text()
+    manual = MANUAL.read_text()
     for name in (*FIGURES, "fidelity_after_ms", "coherence_after_ms", *preset_names()):
         assert f"`{name}`" in manual
+
+
+def test_the_manuals_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    manual = MANUAL.read_text()
+    (link,) = re.findall(r"^```toml\n(.*?)^```$", manual, re.MULTILINE | re.DOTALL)
+    Path("mine.toml").write_text(link)
+    commands = re.findall(r"^bellhop emulator characterise (.+)$", manual, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        result = run(*shlex.split(command), "--pairs", str(FEW))
+        assert result.exit_code == 0, result.output
+    assert Path("rate.png").exists() and Path("decay.png").exists()
 
 
 @pytest.mark.parametrize(
