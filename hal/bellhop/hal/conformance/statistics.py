@@ -88,30 +88,48 @@ def signalling(
     patterns: Outcomes, settings: Outcomes, outcomes: Outcomes, others: Outcomes
 ) -> float:
     """How many standard deviations the frequencies of outcome 1 differ at most between two of the
-    other end's settings, own setting and herald being the same."""
+    other end's settings, own setting and herald being the same.
+
+    Both in each such class of rounds alone and in all of them together: N. Mantel and W. Haenszel,
+    J. Natl. Cancer Inst. 22, 719 (1959).
+    """
     greatest = 0.0
-    for pattern in np.unique(patterns):
-        for setting in np.unique(settings):
-            among = (patterns == pattern) & (settings == setting)
-            greatest = max(greatest, unevenness(outcomes[among], others[among]))
+    kinds = np.unique(others)
+    strata = [
+        (patterns == pattern) & (settings == setting)
+        for pattern in np.unique(patterns)
+        for setting in np.unique(settings)
+    ]
+    for index, one in enumerate(kinds):
+        for another in kinds[:index]:
+            excesses, variances = [], []
+            for stratum in strata:
+                excess, variance = _excess(outcomes[stratum], others[stratum], one, another)
+                excesses.append(excess)
+                variances.append(variance)
+                greatest = max(greatest, _sigmas(excess, variance))
+            greatest = max(greatest, _sigmas(sum(excesses), sum(variances)))
     return greatest
 
 
-def unevenness(outcomes: Outcomes, classes: Outcomes) -> float:
-    """How many standard deviations the frequencies of outcome 1 differ at most between two
-    classes."""
-    greatest = 0.0
-    if len(outcomes) == 0:
-        return greatest
-    pooled = float(outcomes.mean())
-    groups = [outcomes[classes == one] for one in np.unique(classes)]
-    groups = [group for group in groups if len(group) >= CELL_ROUNDS_MIN]
-    for index, one in enumerate(groups):
-        for another in groups[:index]:
-            spread = pooled * (1.0 - pooled) * (1.0 / len(one) + 1.0 / len(another))
-            difference = abs(float(one.mean()) - float(another.mean()))
-            greatest = max(greatest, difference / math.sqrt(max(spread, 1e-12)))
-    return greatest
+def _excess(
+    outcomes: Outcomes, classes: Outcomes, one: np.uint8, another: np.uint8
+) -> tuple[float, float]:
+    """By how many ones a class has more than its share of those of two classes, and the variance.
+
+    (0, 0) if there are too few rounds to say.
+    """
+    first, second = outcomes[classes == one], outcomes[classes == another]
+    if min(len(first), len(second)) < CELL_ROUNDS_MIN:
+        return 0.0, 0.0
+    weight = len(first) * len(second) / (len(first) + len(second))
+    pooled = (int(first.sum()) + int(second.sum())) / (len(first) + len(second))
+    difference = float(first.mean()) - float(second.mean())
+    return weight * difference, weight * pooled * (1.0 - pooled)
+
+
+def _sigmas(excess: float, variance: float) -> float:
+    return abs(excess) / math.sqrt(variance) if variance > 0.0 else 0.0
 
 
 def dependence(sample: Sample, side: Side) -> tuple[float, str]:
