@@ -314,18 +314,6 @@ def test_the_half_of_a_lost_peer_is_still_quantum_mechanically_right() -> None:
         assert outcomes[among].mean() == pytest.approx(ones, abs=5 * sigma)
 
 
-def test_rounds_without_an_answer_read_zero() -> None:
-    nature = make(overrides={"device.a.no_answer_probability": 0.25})
-    rounds = 20_000
-    herald(nature, rounds)
-    measured = measure(nature, ALICE, np.zeros(rounds, dtype=np.uint8))
-    sigma = np.sqrt(0.25 * 0.75 / rounds)
-    assert measured.answered.mean() == pytest.approx(0.75, abs=5 * sigma)
-    assert not measured.outcomes[~measured.answered].any()
-    assert measured.outcomes[measured.answered].any()
-    assert measure(nature, BOB, np.full(rounds, 2, dtype=np.uint8)).answered.all()
-
-
 @pytest.mark.parametrize("clock", [FAST, Clock(), Clock(scale=100.0)])
 @pytest.mark.parametrize("delay_seconds", [0, 10])
 def test_halves_age_by_the_announcement_and_not_by_the_host(
