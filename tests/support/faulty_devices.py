@@ -340,7 +340,8 @@ class Signals(_Answers):
         if theirs is None:
             return report.outcomes
         pushed = (theirs[0] == 0) & (self.generator.random(len(settings)) < 0.3)
-        return (report.outcomes | pushed).astype(np.uint8)
+        told: Outcomes = (report.outcomes | pushed).astype(np.uint8)
+        return told
 
 
 class BeyondQuantum(_Answers):

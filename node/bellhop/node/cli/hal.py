@@ -77,7 +77,7 @@ def drivers(as_json: bool) -> None:
 @click.option("--peer-service", help="The same of the service at --peer-address.")
 @click.option(
     "--rounds",
-    type=click.IntRange(256, 1_000_000),
+    type=click.IntRange(1_024, 1_000_000),
     default=4_096,
     show_default=True,
     help="Rounds that statistics are made from, for either order of measurement.",
