@@ -14,6 +14,7 @@ they are until they are asked for.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from bellhop.hal.emulator.born import Answers, Rounds
@@ -97,8 +98,7 @@ class Nature:
         assert len({link.name for link in links}) == len(links), "a link's name is its own"
         self._clock = clock or Clock()
         self._links = {link.name: link for link in links}
-        physics = {id(link.preset): LinkPhysics(link.preset) for link in links}
-        self._physics = {link.name: physics[id(link.preset)] for link in links}
+        self._physics = _physics_of(links)
         self._ledgers = {link.name: LinkLedger() for link in links}
         # One generator a link: what happens on one moves no draw on another.
         children = generator.spawn(len(links))
@@ -350,6 +350,18 @@ class Nature:
         name = "attempt" if isinstance(operation, Attempt) else "measure"
         lost = MemoryLost(operation.link, operation.request, operation.block, name, reason)
         return [self.deliver(now_ns, node, lost)]
+
+
+def _physics_of(links: tuple[Link, ...]) -> dict[LinkName, LinkPhysics]:
+    """Made ready once for all links whose presets are the same."""
+    made: dict[bytes, LinkPhysics] = {}
+    physics = {}
+    for link in links:
+        figures = msgspec.msgpack.encode(link.preset)
+        if figures not in made:
+            made[figures] = LinkPhysics(link.preset)
+        physics[link.name] = made[figures]
+    return physics
 
 
 def links_of(nodes: Mapping[str, tuple[str, str]], preset: Preset) -> tuple[Link, ...]:
