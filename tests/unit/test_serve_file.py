@@ -10,6 +10,7 @@ import pytest
 from bellhop.hal import serve_file
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.examples.two_traps import Options, Trap
+from bellhop.hal.laboratory import Laboratory
 from bellhop.hal.operations import NodeName
 from bellhop.hal.serve_file import find_driver, parse_laboratory
 from bellhop.hal.serve_rules import Limits
@@ -97,6 +98,14 @@ def test_an_installed_package_announces_its_driver(
     assert "a-trap" in [driver.name for driver in serve_file.drivers()]
     found = find_driver("a-trap", "laboratory[0].driver")
     assert found.__module__ == "a_trap" and issubclass(found, Trap)
+
+
+def test_the_drivers_that_come_with_bellhop_are_laboratories() -> None:
+    project = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    announced = project["project"]["entry-points"][serve_file.DRIVERS]
+    assert find_driver(announced["two-traps"], "driver") is Trap
+    for place in announced.values():
+        assert issubclass(find_driver(place, "driver"), Laboratory)
 
 
 def test_a_driver_may_be_named_by_its_place() -> None:

@@ -1,6 +1,6 @@
 """A pretended experiment: two traps and the station between them, as a process of its own.
 
-    python -m bellhop.hal.examples.optical_table 127.0.0.1:7700
+    python -m bellhop.hal.examples.optical_table 127.0.0.1:7700 [VISIBILITY]
 
 It stands for what a laboratory has already: something that fires lasers, sees clicks and reads out
 ions.  It speaks lines of JSON over TCP: {"id", "do", ...} is answered by {"id", "answer"} or
@@ -188,8 +188,9 @@ def main() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        table = OpticalTable(np.random.default_rng())
-        await run_table(sys.argv[1], table, say, stop)
+        listen, *visibility = sys.argv[1:]
+        table = OpticalTable(np.random.default_rng(), *(float(value) for value in visibility))
+        await run_table(listen, table, say, stop)
 
     def say(address: str) -> None:
         sys.stdout.write(f"{address}\n")
