@@ -36,6 +36,7 @@ from bellhop.stack.core import (
 from bellhop.stack.ids import JobNumber
 from bellhop.stack.messages import Stage, Tagged
 from bellhop.stack.node import NodeCore, Restored
+from bellhop.stack.rng import Rng
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-P", "-c", "from tests.support.leaking import main; main()")
@@ -118,8 +119,8 @@ class LeakyCore:
             logging.getLogger("a.library").exception("a library failed")
 
 
-def leaky_core(config: NodeConfig, restored: Restored) -> Stepped:
-    return LeakyCore(node_core(config, restored))
+def leaky_core(config: NodeConfig, restored: Restored, rng: Rng) -> Stepped:
+    return LeakyCore(node_core(config, restored, rng))
 
 
 def main() -> None:

@@ -104,7 +104,7 @@ def test_values_become_what_a_program_computes_with() -> None:
 
 def test_sections_with_defaults_may_be_left_out() -> None:
     text = EXAMPLE.read_text()
-    for section in ("control", "keys", "diqkd", "observe", "compute"):
+    for section in ("control", "keys", "diqkd", "randomness", "observe", "compute"):
         text = re.sub(rf"^\[{section}\][^\[]*", "", text, flags=re.MULTILINE)
     assert parse_config(text, EXAMPLE.resolve().parent) == load_config(EXAMPLE)
 
@@ -147,6 +147,15 @@ def test_metrics_may_be_switched_off_and_nothing_else() -> None:
         ('log_level = "info"', 'log_level = "loud"', "observe.log_level", "loud"),
         ('"sae-bob"', f'"{"ü" * 33}"', "sae[1].id", "64 bytes"),
         ('"1.2"', '"1.1"', "etsi.tls_min", "1.1"),
+        ('source = "os"', 'source = "device"', "randomness.path", "randomness.source"),
+        ('source = "os"', 'source = "dice"', "randomness.source", "dice"),
+        (
+            'source = "os"\n# path = "/dev/hwrng"\nmin_entropy_bits_per_byte = 7.0\nmix_os = true',
+            'source = "device"\npath = "/dev/hwrng"\nmix_os = false',
+            "randomness.mix_os",
+            "randomness.min_entropy_bits_per_byte",
+        ),
+        ("_byte = 7.0", "_byte = 9.0", "randomness.min_entropy_bits_per_byte", "8"),
     ],
 )
 def test_what_is_wrong_names_its_field(old: str, new: str, field: str, other: str) -> None:

@@ -9,7 +9,7 @@ from tests.support.two_cores import ALICE, BOB, LINK, POLICY, ROUNDS, TwoCores
 from bellhop.stack.diqkd.parameters import hash_error
 from bellhop.stack.diqkd.receipt import BLOCK_IDEALISATION
 
-ONLY_THIS_END = {"node", "peer", "stored_ns"}
+ONLY_THIS_END = {"node", "peer", "stored_ns", "own_randomness"}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def test_a_receipt_says_what_was_seen_and_what_was_demanded(
     assert one["qber"] == pytest.approx(one["errors"] / (ROUNDS - one["tests"]))
     assert one["losses"] <= one["design"]["losses_max"]
     assert one["design"]["s"] == POLICY.s_design and one["epsilon"] == POLICY.epsilon
+    assert one["own_randomness"] == "a seeded generator, of a simulation"
     assert BLOCK_IDEALISATION in one["idealisations"] and len(one["idealisations"]) > 1
 
 

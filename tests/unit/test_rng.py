@@ -12,6 +12,8 @@ from bellhop.stack.rng import chosen, uniform_bits
 class Listed:
     """A generator of the bytes it was given; asking for more or fewer than all is an error."""
 
+    source = "a list"
+
     def __init__(self, listed: bytes) -> None:
         self._listed = listed
 

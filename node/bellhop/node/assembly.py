@@ -12,6 +12,7 @@ from bellhop.hal.operations import NodeName
 from bellhop.node.chance import OsRng, check_chance
 from bellhop.node.clock import RealClock
 from bellhop.node.config import NodeConfig
+from bellhop.node.device_chance import DeviceRng
 from bellhop.node.driver import Stepped
 from bellhop.node.etsi014 import EtsiSettings
 from bellhop.node.keystore import KeyStore, create_kek, read_kek
@@ -19,12 +20,25 @@ from bellhop.node.keystore.schema import DATABASE_NAME
 from bellhop.node.tls import Credentials, Party, PartyKind, read_credentials
 from bellhop.stack.diqkd.parameters import SessionPolicy
 from bellhop.stack.node import NodeCore, NodeSettings, Restored
+from bellhop.stack.rng import Rng
 
-CoreOf = Callable[[NodeConfig, Restored], Stepped]
+CoreOf = Callable[[NodeConfig, Restored, Rng], Stepped]
 
 
-def node_core(config: NodeConfig, restored: Restored) -> Stepped:
-    """The core of this node: the operating system's chance, and only its own section."""
+def open_chance(config: NodeConfig) -> OsRng | DeviceRng:
+    """What this node draws from; waits for a hardware generator's start-up test.
+
+    Raises ConfigError, or RandomnessFailed: nothing takes its place.
+    """
+    randomness = config.randomness
+    if randomness.source == "os":
+        return OsRng()
+    assert randomness.path is not None, "checked with the configuration"
+    return DeviceRng(randomness.path, randomness.min_entropy_bits_per_byte, randomness.mix_os)
+
+
+def node_core(config: NodeConfig, restored: Restored, rng: Rng) -> Stepped:
+    """The core of this node: its chance, and only its own section."""
     diqkd = config.diqkd
     policy = SessionPolicy(
         test_probability=diqkd.test_probability,
@@ -37,7 +51,7 @@ def node_core(config: NodeConfig, restored: Restored) -> Stepped:
     )
     peers = tuple(NodeName(peer.name) for peer in config.peer)
     settings = NodeSettings(NodeName(config.node.name), peers, policy)
-    return NodeCore(settings, check_chance(OsRng(), RealClock.kind), restored)
+    return NodeCore(settings, check_chance(rng, RealClock.kind), restored)
 
 
 @dataclass(frozen=True, slots=True)

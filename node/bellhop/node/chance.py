@@ -1,4 +1,7 @@
-"""Where a node's chance comes from: the operating system, or a seed where time is virtual."""
+"""Where a node's chance comes from: the operating system, or a seed where time is virtual.
+
+`device_chance` has the third source, a hardware generator.
+"""
 
 import hashlib
 import os
@@ -13,11 +16,19 @@ from bellhop.stack.rng import Rng
 class OsRng:
     """The operating system's generator.  Its children are itself: its draws never repeat."""
 
+    source = "the operating system's generator"
+
     def child(self, *names: str | int) -> "OsRng":
         return self
 
     def draw(self, count: int) -> bytes:
         return os.urandom(count)
+
+    def status(self) -> dict[str, str | int]:
+        return {"source": self.source}
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 class SeededRng:
@@ -25,6 +36,8 @@ class SeededRng:
 
     A child's draws depend on the seed and the names that lead to it, and on nothing else.
     """
+
+    source = "a seeded generator, of a simulation"
 
     def __init__(self, seed: int, *names: str | int) -> None:
         self._seed = seed

@@ -161,6 +161,27 @@ class DiqkdSection(Section, frozen=True, kw_only=True):
     """Standard deviations by which the acceptance threshold lies below s_design."""
 
 
+class RandomnessSection(Section, frozen=True, kw_only=True):
+    """Where settings, test rounds and the seeds of hash functions are drawn from.
+
+    The security proof takes them to be uniform and unknown to the devices.
+    """
+
+    source: Literal["os", "device"] = "os"
+    """"os": the operating system's generator. "device": the hardware generator at path; if it
+    fails, the node stops and draws from nothing else."""
+    path: Path | None = None
+    """The hardware generator: a character device such as /dev/hwrng, or a named pipe. 100 kB/s
+    serve 47,000 rounds a second."""
+    min_entropy_bits_per_byte: Annotated[float, Meta(ge=0.5, le=8)] = 7.0
+    """What is claimed of the hardware generator; the health tests of NIST SP 800-90B fail one that
+    is much worse. The bytes are used as they come: conditioned ones are asked for."""
+    mix_os: bool = True
+    """Mix the device's bytes with the operating system's by exclusive or: as unpredictable as
+    either of the two. Without it the device's bytes are the settings, so 8 bits a byte must be
+    claimed."""
+
+
 class ObserveSection(Section, frozen=True, kw_only=True):
     """Logs and metrics."""
 
@@ -196,6 +217,7 @@ class NodeConfig(Section, frozen=True, kw_only=True):
     etsi: EtsiSection
     sae: Annotated[tuple[SaeSection, ...], Meta(max_length=SAES_MAX)] = ()
     diqkd: DiqkdSection = field(default_factory=DiqkdSection)
+    randomness: RandomnessSection = field(default_factory=RandomnessSection)
     observe: ObserveSection = field(default_factory=ObserveSection)
     compute: ComputeSection = field(default_factory=ComputeSection)
 
@@ -280,7 +302,21 @@ def _check(config: NodeConfig) -> None:
         f"(by default in node.state_dir) is longer than {SOCKET_PATH_BYTES_MAX} bytes, "
         "the most for a Unix socket; choose a shorter path",
     )
+    _check_randomness(config.randomness)
     _check_listeners(config)
+
+
+def _check_randomness(randomness: RandomnessSection) -> None:
+    if randomness.source == "device":
+        rule = 'must be given, as randomness.source = "device"'
+        require(randomness.path is not None, "randomness.path", rule)
+        claimed = randomness.min_entropy_bits_per_byte
+        require(
+            randomness.mix_os or claimed == 8,
+            "randomness.mix_os",
+            f"= false makes the device's bytes the settings, which must be uniform, and "
+            f"randomness.min_entropy_bits_per_byte = {claimed:g} claims less than 8",
+        )
 
 
 def _labels(config: NodeConfig) -> Iterator[tuple[str, str]]:

@@ -24,15 +24,18 @@ from bellhop.node.assembly import (
     etsi_settings,
     memory_client,
     node_core,
+    open_chance,
     open_store,
     read_identities,
     restore,
 )
+from bellhop.node.chance import OsRng
 from bellhop.node.clock import RealClock
 from bellhop.node.compute import Workers
 from bellhop.node.config import NodeConfig
 from bellhop.node.config_values import Address
 from bellhop.node.control import STOP_S, start_control
+from bellhop.node.device_chance import DeviceRng
 from bellhop.node.driver import CoreFailed, Driver, Ends
 from bellhop.node.errors import meaning_of
 from bellhop.node.etsi014 import Sae, make_app
@@ -118,6 +121,7 @@ class Daemon:
         self._crash: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._tasks = Tasks(self._crashed)
         self._listening: dict[str, str] = {}
+        self._chance: OsRng | DeviceRng
         self._store: KeyStore
         self._driver: Driver
         self._peers: Peers
@@ -145,10 +149,12 @@ class Daemon:
 
     async def _start(self, identities: Identities, closing: AsyncExitStack) -> None:
         config = self._config
+        self._chance = await asyncio.to_thread(open_chance, config)
+        closing.callback(self._chance.close)
         self._store = await open_store(config, self._clock)
         closing.push_async_callback(self._store.close)
         restored = await restore(self._store, [NodeName(peer.name) for peer in config.peer])
-        core = self._core_of(config, restored)
+        core = self._core_of(config, restored, self._chance)
         self._driver = Driver(core, self._clock, self._witness, config.node.state_dir)
         self._workers = Workers(
             config.compute.workers,
@@ -275,6 +281,7 @@ class Daemon:
             "now_ns": now_ns,
             "running_ns": now_ns - self._started_ns,
             "source": sorted({port["source"] for port in core.get("ports", {}).values()}),
+            "randomness": self._chance.status(),
             "listening": dict(self._listening),
             "connections": self._peers.status(),
             "workers": len(self._workers.pids()),

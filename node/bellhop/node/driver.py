@@ -2,7 +2,8 @@
 
 Rules.  One task steps the core; every other task only puts events into its bounded queue, or
 drains a queue of its own.  Durable actions are on disk before the next action starts.  An exception
-out of a core is our bug: the trace is written and the process ends, to be restarted.
+out of a core is our bug: the trace is written and the process ends, to be restarted.  A disk or a
+random number generator that fails ends it too, and is no bug.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ from bellhop.hal.operations import (
 )
 from bellhop.node.clock import NodeClock
 from bellhop.node.keystore import RefusedAllocation
+from bellhop.node.noise_tests import RandomnessFailed
 from bellhop.node.trace import Trace
 from bellhop.node.witness import Witness
 from bellhop.stack.core import (
@@ -177,12 +179,16 @@ class Driver:
                 await memory.submit(operation)
 
     async def run(self, ends: Ends) -> None:
-        """Step until cancelled.  Raises CoreFailed for our own bugs, KeyStoreError for the disk."""
+        """Step until cancelled.
+
+        Raises CoreFailed for our own bugs, KeyStoreError for the disk, RandomnessFailed for the
+        random number generator.
+        """
         while True:
             waiting = await self._next()
             try:
                 await self._step(waiting.event, ends)
-            except KeyStoreError:
+            except (KeyStoreError, RandomnessFailed):
                 raise
             except Exception as error:
                 path = self._trace.write(

@@ -11,8 +11,11 @@ class Rng(Protocol):
     """A source of uniform bytes.
 
     In a daemon it is the operating system's generator or a hardware one (device independence needs
-    real input randomness); in a simulation it is seeded.
+    real input randomness); in a simulation it is seeded.  `source` says which, in a receipt.
     """
+
+    @property
+    def source(self) -> str: ...
 
     def child(self, *names: str | int) -> "Rng":
         """The generator of that name: equal names give equal draws where draws can be repeated."""

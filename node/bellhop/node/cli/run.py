@@ -20,7 +20,8 @@ def run(context: click.Context, file: Path, as_json: bool) -> None:
 
     It logs to stderr; --json logs one JSON object a line whatever FILE says.
 
-    Exit codes: 0 stopped, 2 configuration, 70 a bug (start it anew), 74 its disk.
+    Exit codes: 0 stopped, 2 configuration, 5 its random number generator, 70 a bug (start it anew),
+    74 its disk.
     """
     config = load_config(file)
     metrics = node_metrics(config)

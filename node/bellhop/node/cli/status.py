@@ -36,6 +36,7 @@ def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
         ("running", f"{status['running_ns'] / 1e9:.0f} s, {status['clock']} clock"),
         ("source of outcomes", ", ".join(status["source"]) or "no device has been seen"),
         ("device", "ready" if core.get("device_ready") else "not connected"),
+        ("randomness", _randomness(status["randomness"])),
         *((f"listens: {name}", address) for name, address in status["listening"].items()),
     ]
     for peer, connection in status["connections"].items():
@@ -54,3 +55,7 @@ def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
         last = core["last_session"]
         rows.append(("last session", f"{last.get('outcome')} {last.get('reason', '')}".strip()))
     return rows
+
+
+def _randomness(about: dict[str, Any]) -> str:
+    return f"{about['source']} {about.get('failure', '')}".strip()

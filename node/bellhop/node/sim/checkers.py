@@ -56,7 +56,7 @@ from bellhop.stack.messages import (
     TestRounds,
 )
 
-ONLY_THIS_ENDS = ("node", "peer", "stored_ns")
+ONLY_THIS_ENDS = ("node", "peer", "stored_ns", "own_randomness")
 """Fields in which the two receipts of a session differ."""
 
 

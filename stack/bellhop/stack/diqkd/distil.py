@@ -257,7 +257,8 @@ class Distilling:
         assert counts is not None
         spent = len(stages.ORDER) * TAG_BITS
         block = self.block = cut_block(key, p.link, p.session, (p.alice, p.bob), spent)
-        text = receipt(record, counts, self._port, block, self._sessions_before, now_ns)
+        before, drawn_from = self._sessions_before, self._rng.source
+        text = receipt(record, counts, self._port, block, before, drawn_from, now_ns)
         masks = (b"".join(block.alice_masks), b"".join(block.bob_masks))
         batch = self._pool.batch_fact(p.session, *(masks if record.is_alice else masks[::-1]))
         used = Fact(f"device/{p.link}", (self._sessions_before + 1).to_bytes(8, "big"))

@@ -18,9 +18,16 @@ BLOCK_IDEALISATION = (
 
 
 def receipt(
-    record: Record, score: Score, port: Port, block: CutBlock, sessions_before: int, now_ns: int
+    record: Record,
+    score: Score,
+    port: Port,
+    block: CutBlock,
+    sessions_before: int,
+    randomness: str,
+    now_ns: int,
 ) -> str:
-    """JSON text kept beside the keys; alike at both ends but for `node`, `peer`, `stored_ns`."""
+    """JSON text kept beside the keys; alike at both ends but for `node`, `peer`, `stored_ns` and
+    `own_randomness`, which says where this end's settings and seeds were drawn from."""
     p = record.parameters
     length = key_length_of(p)
     content = {
@@ -34,6 +41,7 @@ def receipt(
         "source": port.source.value,
         "device": port.description,
         "device_sessions_before": sessions_before,
+        "own_randomness": randomness,
         "idealisations": [BLOCK_IDEALISATION, *port.idealisations],
         "stored_ns": now_ns,
         "rounds": score.rounds,
