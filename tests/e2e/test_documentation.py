@@ -35,22 +35,37 @@ def on_free_ports(script: str) -> str:
         "7201": ports.peers["bob"],
         "7102": ports.etsi["alice"],
         "7202": ports.etsi["bob"],
+        "7500": ports.peers["alice"],
+        "7501": ports.peers["bob"],
+        "7700": ports.emulator,
     }
     return re.sub("|".join(fixed), lambda found: str(fixed[found.group()]), script)
 
 
-def test_two_nodes_step_by_step(tmp_path: Path) -> None:
-    script = on_free_ports(script_of(ROOT / "docs" / "two-nodes.md"))
+def performed(page: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """All commands of a page, run in `folder`; what they started in the background is stopped."""
     stop = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
-    done = subprocess.run(
-        ["bash", "-c", "set -euo pipefail -m\n" + stop + script],
-        cwd=tmp_path,
+    return subprocess.run(
+        ["bash", "-c", "set -euo pipefail -m\n" + stop + on_free_ports(script_of(page))],
+        cwd=folder,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
+
+
+def test_a_laboratory_step_by_step(tmp_path: Path) -> None:
+    done = performed(ROOT / "docs" / "laboratory.md", tmp_path)
+    logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    assert "Each pattern announces its state           ok" in done.stdout
+    assert "FAILED" not in done.stdout
+
+
+def test_two_nodes_step_by_step(tmp_path: Path) -> None:
+    done = performed(ROOT / "docs" / "two-nodes.md", tmp_path)
     logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     assert (tmp_path / "opened.txt").read_text() == "meet me at the midpoint\n"
