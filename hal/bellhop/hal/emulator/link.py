@@ -97,9 +97,11 @@ class LinkPhysics:
         for threshold in self._thresholds:
             patterns += drawn >= threshold
         before, last = past.attempts, int(draw.attempts[-1])
-        edges = schedule.start_ns(np.array([before], dtype=np.int64))
+        starts = schedule.start_ns(np.array([before], dtype=np.int64))
         ends = schedule.end_ns(np.array([max(before - 1, 0), before + last], dtype=np.int64))
-        reload_ns = schedule.reload_ns(past.pauses, int(ends[1] - edges[0]))
+        active = schedule.active_ns(np.array([before, before + last], dtype=np.int64))
+        active_ns = int(active[1] - active[0]) + schedule.period_ns
+        reload_ns = schedule.reload_ns(past.pauses, active_ns)
         hidden = None
         if self._waiting or self._drifting:
             times_ns = schedule.end_ns(before + draw.attempts)
@@ -108,8 +110,8 @@ class LinkPhysics:
         return Heralds(
             draw.attempts,
             patterns,
-            int(edges[0] - ends[0]) if before else 0,
-            int(ends[1] - edges[0]) + reload_ns,
+            int(starts[0] - ends[0]) if before else 0,
+            int(ends[1] - starts[0]) + reload_ns,
             hidden,
         )
 
