@@ -1,24 +1,13 @@
-"""A server of ARTIQ's network RPC in a process of its own, written from the protocol.
-
-    python -m tests.support.sipyco_server CONTROLLER.py v1|v2|sipyco
-
-CONTROLLER.py has `targets()`, a dictionary of objects.  The port is the first line of the output.
-`v1` and `v2` say which PYON is spoken; `sipyco` serves by that package, if it is installed.
-"""
+"""A server of ARTIQ's network RPC, written from the protocol; `version` is the PYON it speaks."""
 
 import asyncio
-import importlib
-import importlib.util
 import inspect
 import json
-import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 BANNER = b"ARTIQ pc_rpc\n"
-DESCRIPTION = "a pair of traps"
 
 
 def encode_v2(value: object) -> str:
@@ -60,8 +49,11 @@ def encode_v1(value: object) -> str:
 class Server:
     """One call at a time; a banner, target or line that is wrong ends the connection."""
 
-    def __init__(self, targets: dict[str, object], version: str) -> None:
+    def __init__(
+        self, targets: dict[str, object], version: str, description: str | None = None
+    ) -> None:
         self._targets = targets
+        self._description = description
         self._version = version
         self._one_at_a_time = asyncio.Lock()
         self._conversations: set[asyncio.Task[Any]] = set()
@@ -87,7 +79,10 @@ class Server:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if await reader.readline() != BANNER:
             return
-        hello: dict[str, object] = {"targets": sorted(self._targets), "description": DESCRIPTION}
+        hello: dict[str, object] = {
+            "targets": sorted(self._targets),
+            "description": self._description,
+        }
         if self._version == "v2":
             hello["features"] = ["pyon_v2"]
         _send(writer, json.dumps(hello))
@@ -125,30 +120,19 @@ async def _answer(target: object, request: dict[str, Any]) -> dict[str, object]:
         return {"status": "failed", "exception": told}
 
 
-def targets_of(controller: Path) -> dict[str, object]:
-    spec = importlib.util.spec_from_file_location("controller", controller)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    targets: dict[str, object] = module.targets()
-    return targets
+def simple_server_loop(
+    targets: dict[str, object],
+    host: str,
+    port: int,
+    description: str | None = None,
+    *,
+    version: str,
+) -> None:
+    """Serves until it is killed; named and called as sipyco's, whose place it takes."""
 
+    async def run() -> None:
+        own = Server(targets, version, description)
+        server = await asyncio.start_server(own.connected, host, port, limit=4 * 2**20)
+        await server.serve_forever()
 
-async def main(controller: Path, version: str) -> None:
-    targets = targets_of(controller)
-    if version == "sipyco":
-        real = importlib.import_module("sipyco.pc_rpc").Server(
-            targets, DESCRIPTION, builtin_terminate=True
-        )
-        await real.start("127.0.0.1", 0)
-        server = real.server
-    else:
-        own = Server(targets, version)
-        server = await asyncio.start_server(own.connected, "127.0.0.1", 0, limit=4 * 2**20)
-    sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
-    sys.stdout.flush()
-    await server.serve_forever()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(run())

@@ -1,12 +1,15 @@
 """The driver for sipyco controllers: what it asks of one, and what it makes of the answers."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.certificates import issue, make_authority
 from tests.support.sipyco_server import Server
 
 from bellhop.hal.drivers.pyon import ControllerNonsense
@@ -80,9 +83,11 @@ class Trap:
 
 
 @asynccontextmanager
-async def laboratory(trap: object, **options: object) -> AsyncIterator[SipycoLaboratory]:
+async def laboratory(
+    trap: object, context: ssl.SSLContext | None = None, **options: object
+) -> AsyncIterator[SipycoLaboratory]:
     own = Server({"trap": trap}, "v2")
-    server = await asyncio.start_server(own.connected, "127.0.0.1", 0)
+    server = await asyncio.start_server(own.connected, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     options = {"host": "127.0.0.1", "port": port, "poll_seconds": 0.001, **options}
     made = SipycoLaboratory.from_options(NODE, options)
@@ -267,7 +272,7 @@ async def test_a_controller_that_comes_back_must_be_the_same() -> None:
 async def test_a_controller_that_cannot_be_used_is_named(
     answers: dict[str, list[object]], options: dict[str, object], why: str
 ) -> None:
-    async with laboratory(Trap(**answers), **options) as made:
+    async with laboratory(Trap(**answers), None, **options) as made:
         with pytest.raises(LaboratoryError) as caught:
             await made.open()
     assert why in caught.value.message and "who" in caught.value.message
@@ -287,6 +292,27 @@ async def test_methods_may_have_other_names() -> None:
 
     async with laboratory(Named(), methods={"ping": "is_well", "ports": "my_ports"}) as made:
         assert len(await made.open()) == 1
+
+
+async def test_both_ends_of_an_encrypted_connection_show_who_they_are(tmp_path: Path) -> None:
+    """As sipyco's SimpleSSLConfig does it."""
+    authority = make_authority(tmp_path)
+    controller, own = (issue(authority, "emulator", name) for name in ("controller", "driver"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.certificate_file)
+    context.load_cert_chain(controller.certificate, controller.key)
+    tls = {
+        "certificate": str(own.certificate),
+        "key": str(own.key),
+        "authority": str(authority.certificate_file),
+    }
+    async with laboratory(Trap(measure=[1]), context, tls=tls) as made:
+        assert await made.measure(LINK, REQUEST, 3, 0, 0) == 1
+    stranger = make_authority(tmp_path / "other").certificate_file
+    async with laboratory(Trap(), context, tls=tls | {"authority": str(stranger)}) as made:
+        with pytest.raises(LaboratoryError, match="CERTIFICATE_VERIFY_FAILED"):
+            await made.open()
 
 
 def test_answers_of_numpy() -> None:

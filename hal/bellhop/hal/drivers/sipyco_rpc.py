@@ -38,7 +38,7 @@ REASON_CHARACTERS_MAX = 200
 class ControllerGone(HardwareError):
     """The controller cannot be reached, or the connection to it ended; a new one may help."""
 
-    who_must_act = "whoever runs the controller: is it running, and is its address right?"
+    who_must_act = "whoever runs the controller: is it up, is its address right, does it speak TLS?"
 
 
 class ControllerFailed(HardwareError):
