@@ -1,11 +1,13 @@
 """A laboratory's file: what is wrong names the field, and the example lists every field."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from bellhop.hal import serve_file
 from bellhop.hal.errors import ConfigError
@@ -14,6 +16,7 @@ from bellhop.hal.laboratory import Laboratory
 from bellhop.hal.operations import NodeName
 from bellhop.hal.serve_file import find_driver, parse_laboratory
 from bellhop.hal.serve_rules import Limits
+from bellhop.node.cli import main
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "example-laboratory.toml"
 TEXT = EXAMPLE.read_text(encoding="utf-8")
@@ -106,6 +109,13 @@ def test_the_drivers_that_come_with_bellhop_are_laboratories() -> None:
     assert find_driver(announced["two-traps"], "driver") is Trap
     for place in announced.values():
         assert issubclass(find_driver(place, "driver"), Laboratory)
+
+
+def test_the_command_lists_what_is_installed() -> None:
+    done = CliRunner().invoke(main, ["hal", "drivers", "--json"])
+    assert done.exit_code == 0
+    found = {driver.name: driver.value for driver in serve_file.drivers()}
+    assert json.loads(done.stdout) == {"drivers": found}
 
 
 def test_a_driver_may_be_named_by_its_place() -> None:

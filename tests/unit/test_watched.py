@@ -194,6 +194,14 @@ async def test_a_device_that_says_what_it_should_is_left_alone() -> None:
     assert passed == list(said) and faults == []
 
 
+async def test_what_a_device_says_it_lost_is_logged_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    passed, faults = await told(lost(), orders=(ATTEMPT,))
+    assert passed == [lost()] and faults == []
+    assert "fibre lost block 0 (attempt): an ion left" in caplog.text
+
+
 async def stalling(monkeypatch: pytest.MonkeyPatch, say: Callable[[Scripted], None]) -> list[Any]:
     monkeypatch.setattr(watched, "ANSWER_SECONDS", 0.01)
     monkeypatch.setattr(watched, "ANSWER_SECONDS_PER_ROUND", 0.0)

@@ -17,9 +17,18 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from bellhop.hal.errors import HardwareError
+from bellhop.hal.identity import valid_name
 from bellhop.hal.laboratory import Laboratory, LaboratoryError, LabPort
 from bellhop.hal.memory_wire import operation_from_wire, refusal_of, report_to_wire
-from bellhop.hal.operations import SETTINGS_MAX, NodeName, Port, Ready, Report, Side
+from bellhop.hal.operations import (
+    BLOCK_ROUNDS_MAX,
+    SETTINGS_MAX,
+    NodeName,
+    Port,
+    Ready,
+    Report,
+    Side,
+)
 from bellhop.hal.serve_orders import Orders
 from bellhop.hal.serve_rules import DriverFault, Limits
 from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, Door, admit, keep_open
@@ -29,6 +38,11 @@ STRANGER = (
     "is served by no laboratory here: the operator of the laboratory must name it in the file, or"
     " of the node connect elsewhere"
 )
+LINK_CHARACTERS_MAX = 64
+"""Nodes take no longer name of a link."""
+
+IDEALISATIONS_MAX = 16
+
 TAKEN = "a later stream of this node took its place"
 DRIVER_FAILED = "the laboratory's driver failed: whoever wrote it must look at the service's log"
 
@@ -200,7 +214,7 @@ def _port(port: LabPort) -> Port:
         source=port.source,
         description=port.description,
         idealisations=port.idealisations,
-        rounds_max=port.pairs_held_max,
+        rounds_max=min(port.pairs_held_max, BLOCK_ROUNDS_MAX),
     )
 
 
@@ -249,6 +263,12 @@ def _checked(node: NodeName, ports: tuple[LabPort, ...]) -> tuple[LabPort, ...]:
             )
         if port.pairs_held_max < 1:
             raise DriverFault(f"link {port.link}: a device holds at least one pair")
+        if not 0 < len(port.link) <= LINK_CHARACTERS_MAX or not port.link.isprintable():
+            raise DriverFault(f"a link's name has 1 to {LINK_CHARACTERS_MAX} printable characters")
+        if not valid_name(port.peer):
+            raise DriverFault(f"link {port.link}: {port.peer!r} is no name of a node")
+        if len(port.idealisations) > IDEALISATIONS_MAX:
+            raise DriverFault(f"link {port.link}: at most {IDEALISATIONS_MAX} idealisations")
         if port.peer == node:
             raise DriverFault(f"link {port.link}: leads from {node} to itself")
     return ports

@@ -18,6 +18,7 @@ import numpy as np
 
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.laboratory import Herald, Laboratory, LaboratoryError, LabPort
+from bellhop.hal.memory_wire import printable
 from bellhop.hal.operations import (
     Attempt,
     Heralded,
@@ -311,7 +312,7 @@ class Orders:
 
     async def _lose(self, order: Attempt | Measure, reason: str) -> None:
         name = "attempt" if isinstance(order, Attempt) else "measure"
-        await self.say(MemoryLost(order.link, order.request, order.block, name, reason))
+        await self.say(MemoryLost(order.link, order.request, order.block, name, printable(reason)))
 
     def _current(self, report: Report) -> bool:
         """Whether a report that waited is of a request that is still open."""

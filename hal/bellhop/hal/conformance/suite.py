@@ -45,7 +45,8 @@ CHECKS: tuple[Check, ...] = (
         "Ready comes first",
         "each end says Ready first, with one port on the link: sides A and B, at least 2 and 3"
         " settings, both emulated or neither",
-        "what `Laboratory.open` returns, the link's name, and the certificate's names",
+        "whether the services run where they should, the names in the certificates and of the link,"
+        " and what `Laboratory.open` returns",
         checks.ready_comes_first,
     ),
     Check(

@@ -99,8 +99,8 @@ def conform(as_json: bool, **options: Any) -> None:
     """  # fmt: skip
     from bellhop.hal.conformance import NotConforming
 
-    # What the clients log of streams that end is no news here: checks end them on purpose.
-    logging.getLogger("bellhop").addHandler(logging.NullHandler())
+    heard = _LastWord()
+    logging.getLogger("bellhop").addHandler(heard)
     verdicts = asyncio.run(_conform(**options))
     counts = Counter(verdict.outcome for verdict in verdicts)
     document = {
@@ -111,6 +111,8 @@ def conform(as_json: bool, **options: Any) -> None:
     }
     click.echo(to_json(document) if as_json else _text(verdicts))
     failed = [verdict.check.title for verdict in verdicts if verdict.outcome == "failed"]
+    if verdicts[0].outcome == "failed" and heard.text:
+        click.echo(f"The last that was heard: {heard.text}", err=True)
     if failed:
         raise NotConforming(f"{len(failed)} of {len(verdicts)} checks failed: {'; '.join(failed)}")
 
@@ -170,6 +172,18 @@ async def _conform(
         rounds=rounds,
         begin=begin,
     )
+
+
+class _LastWord(logging.Handler):
+    """Keeps what the clients log to itself: checks end streams on purpose.
+
+    Of a service that cannot be reached, the last of it says why.
+    """
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text = record.getMessage()
 
 
 def _document(verdict: "Verdict") -> dict[str, str]:
