@@ -40,7 +40,7 @@ ALICE = NodeName("alice")
 REQUEST = RequestId("0f" * 16)
 SERVER_NAME = "trap.emulator.bellhop"
 PATIENCE_SECONDS = 20.0
-LIMITS = Limits(herald_seconds=5.0, measure_seconds=0.2)
+LIMITS = Limits(herald_seconds=60.0, measure_seconds=60.0)
 
 
 @pytest.fixture(scope="module")

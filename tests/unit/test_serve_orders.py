@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,14 +30,16 @@ from bellhop.hal.serve_rules import Limits
 REQUEST = RequestId("0f" * 16)
 OTHER = RequestId("a0" * 16)
 PATIENCE_SECONDS = 10.0
-LIMITS = Limits(herald_seconds=0.05, measure_seconds=0.05)
+AMPLE = Limits(herald_seconds=60.0, measure_seconds=60.0)
+SHORT = Limits(herald_seconds=0.05, measure_seconds=0.05)
+"""For devices that stall; others must not, however busy this machine is."""
 
 ReportType = TypeVar("ReportType", bound=Report)
 
 
 @asynccontextmanager
-async def serving(lab: Lab) -> AsyncIterator[Orders]:
-    orders = Orders(lab, (lab.port,), LIMITS)
+async def serving(lab: Lab, limits: Limits = AMPLE) -> AsyncIterator[Orders]:
+    orders = Orders(lab, (lab.port,), limits)
     try:
         yield orders
     finally:
@@ -136,7 +139,7 @@ async def test_an_outcome_that_cannot_be_loses_the_block_by_name(answer: Any, wo
 )
 async def test_a_device_that_stalls_is_named(hang: str, operation: str, words: str) -> None:
     lab = Lab(hang=hang)
-    async with serving(lab) as orders:
+    async with serving(lab, SHORT) as orders:
         await orders.carry_out(attempt())
         if operation == "measure":
             await told(orders, Heralded)
@@ -214,7 +217,7 @@ async def test_attempts_rise_over_the_blocks_of_a_request() -> None:
 async def test_a_release_ends_what_is_under_way() -> None:
     """The attempt is closed, what waits is forgotten, and the laboratory is told last."""
     lab = Lab(hang="attempt")
-    orders = Orders(lab, (lab.port,), Limits(herald_seconds=60.0, measure_seconds=0.05))
+    orders = Orders(lab, (lab.port,), AMPLE)
     await orders.carry_out(attempt(block=0, rounds=2))
     await lab.hanging.wait()
     await orders.carry_out(attempt(block=1, rounds=2))
@@ -228,7 +231,7 @@ async def test_a_release_ends_what_is_under_way() -> None:
 
 async def test_a_release_in_mid_measurement_shows_no_further_setting() -> None:
     lab = Lab(hang="measure")
-    orders = Orders(lab, (lab.port,), Limits(measure_seconds=60.0))
+    orders = Orders(lab, (lab.port,), AMPLE)
     await orders.carry_out(attempt())
     await told(orders, Heralded)
     await orders.carry_out(measure(0, 1, 0, 1))
@@ -243,7 +246,7 @@ async def test_a_release_in_mid_measurement_shows_no_further_setting() -> None:
 
 async def test_a_laboratory_that_cannot_release_does_not_stop_the_service() -> None:
     for lab in (Lab(hang="release"), Lab(fail={"release": LaboratoryError("a shutter")})):
-        async with serving(lab) as orders:
+        async with serving(lab, replace(AMPLE, measure_seconds=0.05)) as orders:
             await orders.carry_out(attempt())
             await told(orders, Heralded)
             await orders.carry_out(Release(FIBRE, REQUEST))
