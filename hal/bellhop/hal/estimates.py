@@ -15,7 +15,7 @@ from bellhop.hal.statistics import correlation, proportion
 from bellhop.hal.storage import Keeping
 from bellhop.hal.trials import AXES, Mean, Numbers, Trials, fidelity, mean
 
-OTHER_RUNS = 4
+OTHER_RUNS = 2
 """Other runs have the CHSH run's pairs over this."""
 
 CURVE_POINTS = 9

@@ -13,12 +13,16 @@ Row = tuple[float, float, float]
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One number of an experiment; `error` is its published standard error."""
+    """One number of an experiment; `error` is its published standard error.
+
+    `bound`: all that is known is that the experiment's own is above this.
+    """
 
     value: float
     source: str
     grade: Grade
     error: float | None = None
+    bound: Literal["above"] | None = None
 
 
 class Figures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -49,7 +49,7 @@ Told = Callable[[str, float], None]
 @click.option(
     "--pairs",
     type=int,
-    help="Pairs of the CHSH run; other runs have a quarter.  [default: 2 million]",
+    help="Pairs of the CHSH run; other runs have half.  [default: 2 million]",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="All chance comes of it.")
 @click.option(
@@ -233,6 +233,7 @@ def _entry(one: Estimate) -> dict[str, Any]:
     if one.published is not None:
         entry["published"] = one.published.value
         entry["published_stderr"] = one.published.error
+        entry["published_bound"] = one.published.bound
         entry["published_grade"] = one.published.grade
         entry["published_source"] = one.published.source
         entry["standard_errors_apart"] = one.apart
@@ -294,14 +295,19 @@ def _counted(one: Estimate) -> str:
 def _published(one: Estimate) -> str:
     if one.published is None:
         return ""
-    return f"{with_error(one.published.value, one.published.error)} ({one.published.grade})"
+    above = "above " if one.published.bound == "above" else ""
+    return f"{above}{with_error(one.published.value, one.published.error)} ({one.published.grade})"
 
 
 def _apart(one: Estimate) -> str:
     """In standard errors; where no error was published, in parts of the value."""
     if one.apart is not None:
         return f"{one.apart:+.1f} s.e."
-    if one.value is None or one.published is None or one.published.value == 0.0:
+    if one.value is None or one.published is None:
+        return ""
+    if one.published.bound == "above":
+        return "above" if one.value > one.published.value else "not above"
+    if one.published.value == 0.0:
         return ""
     return f"{100.0 * (one.value / one.published.value - 1.0):+.2g} %"
 

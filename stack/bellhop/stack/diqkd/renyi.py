@@ -114,8 +114,8 @@ def _deterministic(design: Design, order: float) -> float:
     """The best deterministic strategy: it wins one or three of the four pairs of settings."""
     win, lose = (weight**order for weight in _weights(design, order))
     p = design.flip_probability
-    generation = (1.0 - p) ** order + p**order
-    test = max(k * win + (4 - k) * lose for k in (1, 3)) / 4.0
+    generation: float = (1.0 - p) ** order + p**order
+    test: float = max(k * win + (4 - k) * lose for k in (1, 3)) / 4.0
     return (1.0 - design.test_probability) * generation + design.test_probability * test
 
 
