@@ -17,8 +17,8 @@ from bellhop.stack.diqkd.chsh import published_syndrome_bits, threshold_probabil
 from bellhop.stack.diqkd.entropy import key_length
 from bellhop.stack.diqkd.renyi import Design, expected_run, key_bits
 
-PAIRS = {"oxford": 8_000_000, "liu-10km-memory": 6_000_000}
-USUAL_PAIRS = 2_000_000
+PAIRS = {"oxford": 4_000_000, "liu-10km-memory": 2_000_000}
+USUAL_PAIRS = 600_000
 
 
 @cache
