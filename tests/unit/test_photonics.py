@@ -9,11 +9,11 @@ from tests.support import photonics_twin as twin
 from tests.support.photonics_twin import Clicks, Complex, Node
 
 from bellhop.hal import photonics, states
-from bellhop.hal.conformance import framed
 from bellhop.hal.figures import assumed
 from bellhop.hal.operations import BellState, Side
 from bellhop.hal.photonics import Arm, Detection, Herald
 from bellhop.hal.sections import Device, Fibre, Qubit, Scheme, Station
+from bellhop.hal.statistics import framed
 
 EXACT = 1e-12
 PORT_PLUS, PORT_MINUS = frozenset({0}), frozenset({1})

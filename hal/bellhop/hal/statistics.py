@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from bellhop.hal.operations import BellState
 
+CELL_ROUNDS_MIN = 16
+"""Frequencies of fewer rounds are not compared: a normal distribution does not fit them."""
+
 Outcomes = NDArray[np.uint8]
 
 
@@ -43,11 +46,16 @@ def correlation(a: Outcomes, b: Outcomes) -> tuple[float, float]:
 
 
 def chsh_estimate(x: Outcomes, y: Outcomes, a: Outcomes, b: Outcomes) -> tuple[float, float]:
-    """S and its standard error, from rounds with settings 0 and 1, some for each pair of them."""
+    """S and its standard error, from rounds with settings 0 and 1.
+
+    The error is infinite if a pair of settings was never chosen.
+    """
     value = variance = 0.0
     for setting_x in (0, 1):
         for setting_y in (0, 1):
             among = (x == setting_x) & (y == setting_y)
+            if not among.any():
+                return 0.0, math.inf
             one, error = correlation(a[among], b[among])
             value += -one if setting_x and setting_y else one
             variance += error**2
@@ -58,16 +66,45 @@ def signalling(
     patterns: Outcomes, settings: Outcomes, outcomes: Outcomes, others: Outcomes
 ) -> float:
     """How many standard deviations the frequencies of outcome 1 differ at most between two of the
-    other end's settings, own setting and herald being the same."""
+    other end's settings, own setting and herald being the same.
+
+    Both in each such class of rounds alone and in all of them together: N. Mantel and W. Haenszel,
+    J. Natl. Cancer Inst. 22, 719 (1959).
+    """
     greatest = 0.0
-    for pattern in np.unique(patterns):
-        for setting in np.unique(settings):
-            among = (patterns == pattern) & (settings == setting)
-            ones = [outcomes[among & (others == other)] for other in np.unique(others)]
-            pooled = float(outcomes[among].mean())
-            for index, one in enumerate(ones):
-                for another in ones[:index]:
-                    spread = pooled * (1.0 - pooled) * (1.0 / len(one) + 1.0 / len(another))
-                    difference = abs(float(one.mean()) - float(another.mean()))
-                    greatest = max(greatest, difference / math.sqrt(max(spread, 1e-12)))
+    kinds = np.unique(others)
+    strata = [
+        (patterns == pattern) & (settings == setting)
+        for pattern in np.unique(patterns)
+        for setting in np.unique(settings)
+    ]
+    for index, one in enumerate(kinds):
+        for another in kinds[:index]:
+            excesses, variances = [], []
+            for stratum in strata:
+                excess, variance = _excess(outcomes[stratum], others[stratum], one, another)
+                excesses.append(excess)
+                variances.append(variance)
+                greatest = max(greatest, _sigmas(excess, variance))
+            greatest = max(greatest, _sigmas(sum(excesses), sum(variances)))
     return greatest
+
+
+def _excess(
+    outcomes: Outcomes, classes: Outcomes, one: np.uint8, another: np.uint8
+) -> tuple[float, float]:
+    """By how many ones a class has more than its share of those of two classes, and the variance.
+
+    (0, 0) if there are too few rounds to say.
+    """
+    first, second = outcomes[classes == one], outcomes[classes == another]
+    if min(len(first), len(second)) < CELL_ROUNDS_MIN:
+        return 0.0, 0.0
+    weight = len(first) * len(second) / (len(first) + len(second))
+    pooled = (int(first.sum()) + int(second.sum())) / (len(first) + len(second))
+    difference = float(first.mean()) - float(second.mean())
+    return weight * difference, weight * pooled * (1.0 - pooled)
+
+
+def _sigmas(excess: float, variance: float) -> float:
+    return abs(excess) / math.sqrt(variance) if variance > 0.0 else 0.0

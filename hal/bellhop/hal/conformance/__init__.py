@@ -6,7 +6,6 @@ the implementation.
 """
 
 from bellhop.hal.conformance.bench import Bench, End, NotApplicable, NotConforming, attach
-from bellhop.hal.conformance.statistics import chsh_estimate, framed, signalling
 from bellhop.hal.conformance.suite import CHECKS, Check, Device, Verdict, run_suite
 
 __all__ = [
@@ -19,8 +18,5 @@ __all__ = [
     "NotConforming",
     "Verdict",
     "attach",
-    "chsh_estimate",
-    "framed",
     "run_suite",
-    "signalling",
 ]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bellhop.hal.conformance.statistics import Outcomes, Sample
+from bellhop.hal.conformance.statistics import Sample
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.hardware import Hardware
 from bellhop.hal.operations import (
@@ -26,6 +26,7 @@ from bellhop.hal.operations import (
     RequestId,
     Side,
 )
+from bellhop.hal.statistics import Outcomes
 from bellhop.hal.watched import DeviceFault, Watch
 
 ROUNDS = 64

@@ -3,8 +3,9 @@
 import numpy as np
 
 from bellhop.hal.conformance.bench import Bench, require
-from bellhop.hal.conformance.statistics import chsh_of, dependence, key_errors_of, signalling
+from bellhop.hal.conformance.statistics import chsh_of, dependence, key_errors_of
 from bellhop.hal.operations import BellState, Side
+from bellhop.hal.statistics import signalling
 
 SIGMAS = 5.0
 """Standard deviations beyond which chance is no explanation."""
