@@ -15,6 +15,13 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```sh(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A shell block, and the program it needs that is not on every machine."""
 
+PAGES = [ROOT / "README.md", ROOT / "hal" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PERFORMED = {"README.md", "artiq.md", "laboratory.md", "two-nodes.md"}
+"""Pages whose shell blocks are run: `artiq.md` in `test_artiq`, the others here."""
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+PICTURE_BYTES_MAX = 60_000
+
 pytestmark = pytest.mark.e2e
 
 
@@ -94,3 +101,54 @@ def test_the_readme_in_two_terminals(tmp_path: Path) -> None:
         finally:
             held.terminate()
             assert held.wait(30) == 0
+
+
+def anchors(page: Path) -> set[str]:
+    """What a heading is called in a link: lower case, spaces as hyphens, no other signs."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    links = set(LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    pages = {str(page.relative_to(ROOT)) for page in PAGES} - {"README.md"}
+    assert pages <= links
+
+
+def test_no_page_has_shell_blocks_that_are_not_run() -> None:
+    with_blocks = {page.name for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))}
+    assert with_blocks == PERFORMED
+
+
+def test_the_picture_is_what_the_readmes_command_draws(tmp_path: Path) -> None:
+    """Of the same size: what letters look like depends on the fonts of the machine."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"^```sh characterise\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    drawn = (tmp_path / "decay.png").read_bytes()
+    shown = (ROOT / "docs" / "pictures" / "liu-decay.png").read_bytes()
+    header = slice(0, 24)  # The signature, and the width and height of the first chunk.
+    assert drawn[header] == shown[header]
+    for picture in (ROOT / "docs" / "pictures").iterdir():
+        assert picture.stat().st_size < PICTURE_BYTES_MAX
