@@ -18,7 +18,7 @@ LINKS_MAX = 4_096
 
 
 class ScaledClock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`scaled`: emulated seconds a second.  Memories age as fast while orders travel."""
+    """`scaled`: emulated seconds a second."""
 
     scaled: float
 

@@ -137,6 +137,6 @@ def _reported(axes: Axes, x: float, published: Published | None) -> None:
 
 def _save(figure: Figure, file: Path) -> None:
     try:
-        figure.savefig(file, dpi=150)
+        figure.savefig(file, dpi=120)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror}", str(file)) from error
