@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bellhop.hal import heralding
+from bellhop.hal.ages import Ages
 from bellhop.hal.correlations import (
     Correlations,
     Effect,
@@ -21,7 +22,7 @@ from bellhop.hal.correlations import (
 from bellhop.hal.drift import Drift
 from bellhop.hal.operations import Side
 from bellhop.hal.preset import Preset
-from bellhop.hal.schedule import Schedule, announcement_ns, herald_wait_ns
+from bellhop.hal.schedule import Schedule
 from bellhop.hal.storage import StorageModel
 
 Numbers = NDArray[np.float64]
@@ -37,10 +38,9 @@ class Experiment:
     one state here, mixed by their shares: no node is told which it was.
     `correlations` (k, 4, 4): the announced pairs when their light is emitted; a repeater node's as
     if nothing had waited in it.
-    `measured_ns`: how old each side's qubit is when it is measured.  Side A measures when its
-    herald has come, side B when side A's announcement of test rounds has, which left as early as it
-    could; detectors at an end measure at once.  It depends on neither side's orders, so that
-    nothing can be learned from an age.
+    `herald_wait_ns`, `kept_from_ns`, `measured_ns`: how old each side's qubit is when its herald is
+    known, when it is ready to be kept, and when it is measured; see `ages`.  None depends on either
+    side's orders, so that nothing can be learned from an age.
     """
 
     def __init__(self, preset: Preset) -> None:
@@ -52,13 +52,12 @@ class Experiment:
         self.drift = Drift.of(preset)
         self.angles = {side: _angles(preset, side) for side in Side}
         self.readout_error = {side: _readout_error(preset, side) for side in Side}
-        self.herald_wait_ns = {side: herald_wait_ns(preset, side) for side in Side}
-        self.announcement_ns = announcement_ns(preset)
+        self.ages = Ages.of(preset, self.schedule)
+        self.herald_wait_ns = self.ages.herald_wait_ns
+        self.kept_from_ns = self.ages.kept_from_ns
+        self.measured_ns = self.ages.measured_ns
         self.storage = {side: self._storage_of(side) for side in Side}
         self.waits = self._waits()
-        self.measured_ns = dict(self.herald_wait_ns)
-        if self.has_memory(Side.B):
-            self.measured_ns[Side.B] += self.announcement_ns
         kinds = sorted({herald.announces for herald in self.heralds})
         weights = {
             kind: sum(h.probability for h in self.heralds if h.announces is kind) for kind in kinds

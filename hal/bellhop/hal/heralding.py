@@ -43,6 +43,13 @@ def law(preset: Preset, modes: int) -> Law:
     return Multiplexed(sum(herald.probability for herald in _derived(preset)), modes)
 
 
+def mode_shares(preset: Preset, modes: int) -> NDArray[np.float64]:
+    """P(an attempt's first success was in this mode), given that it had one, (modes,)."""
+    p = sum(herald.probability for herald in _derived(preset))
+    shares = (1.0 - p) ** np.arange(modes)
+    return np.asarray(shares / shares.sum(), dtype=np.float64)
+
+
 def halves(preset: Preset, modes: int) -> tuple[float, float]:
     """That an attempt gives a repeater node its half towards side A, and towards side B."""
     per_mode = [sum(herald.probability for herald in _half(preset, side)) for side in Side]

@@ -148,6 +148,27 @@ class Schedule:
         pauses = active // self.calibration_every_ns
         return active + pauses * self.calibration_ns
 
+    def between_ns(self, attempts: Whole) -> tuple[Whole, NDArray[np.float64]]:
+        """The time from an attempt's start to that of the one so many (w,) later: what it may be,
+        by how many pauses fall in between, and how likely each is if attempts of all phases are
+        alike, (4, w) both.  Cooling and calibrations are taken as independent of each other.
+        """
+        turns = attempts // self.attempts_per_turn
+        share = (attempts - turns * self.attempts_per_turn) / self.attempts_per_turn
+        pause_ns = self.turn_ns - self.attempts_per_turn * self.period_ns
+        times, chances = [], []
+        for more, cooled in ((0, 1.0 - share), (1, share)):
+            active = attempts * self.period_ns + (turns + more) * pause_ns
+            if self.calibration_every_ns is None:
+                times += [active, active]
+                chances += [cooled, np.zeros_like(cooled)]
+                continue
+            whole, rest = np.divmod(active, self.calibration_every_ns)
+            late = rest / self.calibration_every_ns
+            times += [active + (whole + once) * self.calibration_ns for once in (0, 1)]
+            chances += [cooled * (1.0 - late), cooled * late]
+        return np.stack(times), np.stack(chances)
+
     def end_ns(self, attempts: Whole) -> Whole:
         """When attempt number k ends, cooling and calibrations included: see `start_ns`."""
         return self.start_ns(attempts) + self.period_ns
