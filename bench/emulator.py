@@ -109,7 +109,7 @@ def store_in_blocks(physics: LinkPhysics, pairs: int, generator: np.random.Gener
         ended_ns = experiment.schedule.end_ns(heralds.attempts)
         waited_ns = np.diff(ended_ns, prepend=0).astype(np.float64)
         hidden = Hidden(
-            *(waited_ns + experiment.herald_wait_ns[side] for side in Side),
+            *(waited_ns + experiment.kept_from_ns[side] for side in Side),
         )
         first: Answers | None = None
         for side in Side:
@@ -183,7 +183,7 @@ def store_at_once(
     experiment = physics.experiment
     steps = generator.geometric(experiment.success_probability, pairs)
     attempts = np.cumsum(steps)
-    kept_ns = steps * float(experiment.schedule.period_ns) + experiment.herald_wait_ns[Side.A]
+    kept_ns = steps * float(experiment.schedule.period_ns) + experiment.kept_from_ns[Side.A]
     a, b = (len(experiment.angles[side]) for side in Side)
     cell = generator.integers(0, len(experiment.shares) * a * b, pairs, dtype=np.uint8)
     pulses = np.floor(kept_ns / known.pulse_ns)
@@ -242,7 +242,7 @@ def _measured(
     aged = pair
     for side in Side:
         memory = experiment.storage[side].memory
-        age_ns = kept_ns + experiment.herald_wait_ns[side]
+        age_ns = kept_ns + experiment.kept_from_ns[side]
         aged = states.dephase(aged, age_ns, memory.coherence_ns, memory.shape, side)
         if memory.pulse_interval_ns is not None:
             kept = (1 - 2 * memory.pulse_error) ** (age_ns // memory.pulse_interval_ns)
@@ -291,7 +291,7 @@ def heralding(name: str, pairs: int) -> list[Speed]:
         ways["events"] = with_events(physics, EVENT_PAIRS, 3, storing=False)
 
     taken = {"ours": cpu_seconds(ours)}
-    if physics.experiment.waits:  # Two links and a swap: no elementary link, and no one draw.
+    if physics.experiment.scheme == "repeater-node":  # Two links and a swap: no elementary link, and no one draw.
         return [Speed(what, "ours", ways["ours"].pairs / taken["ours"])]
     taken |= {"limit": cpu_seconds(limit), "events": cpu_seconds(events, 1)}
     agree(ways, physics)

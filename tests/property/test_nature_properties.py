@@ -68,6 +68,7 @@ def answers(
     return found
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     a=two_settings,
@@ -97,6 +98,7 @@ def test_an_outcome_does_not_depend_on_later_settings(
         assert np.array_equal(before.answered, after.answered)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), a=two_settings, b=three_settings, changed=three_settings)
 def test_who_is_measured_first_does_not_depend_on_what_the_other_will_be_asked(
     seed: int, a: list[int], b: list[int], changed: list[int]
@@ -113,7 +115,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(script=st.lists(steps, max_size=40), clock=st.sampled_from([Clock(), Clock(fast=True)]))
 def test_any_orders_at_any_time_are_answered_and_measured_once(
     script: list[tuple[NodeName, Operation | str, int]], clock: Clock
@@ -144,6 +146,7 @@ def test_any_orders_at_any_time_are_answered_and_measured_once(
                 assert report.reason
 
 
+@settings(deadline=None)
 @given(operation=operations)
 def test_operations_survive_the_wire(operation: Operation) -> None:
     try:
@@ -166,6 +169,7 @@ def test_operations_survive_the_wire(operation: Operation) -> None:
         assert found == operation
 
 
+@settings(deadline=None)
 @given(data=st.data(), rounds=st.integers(1, 40))
 def test_reports_survive_the_wire(data: st.DataObject, rounds: int) -> None:
     def column(top: int) -> Any:
@@ -190,6 +194,7 @@ def test_reports_survive_the_wire(data: st.DataObject, rounds: int) -> None:
     assert np.array_equal(read.answered, answered)
 
 
+@settings(deadline=None)
 @given(
     rounds=st.integers(0, 70_000),
     attempts=st.binary(max_size=64),

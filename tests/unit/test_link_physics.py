@@ -80,7 +80,7 @@ def test_blocks_go_on_where_the_one_before_ended() -> None:
         ("liu-10km", {}, ()),
         ("liu-10km", {"device.memory.decay_ns": 2e5}, tuple(Side)),
         ("liu-10km", {"device.b.memory.decay_ns": 2e5}, (Side.B,)),
-        ("cui-1km", {"device.communication.decay_ns": 2e4}, (Side.A,)),
+        ("cui-1km", {"device.communication.decay_ns": 2e4, "device.bins": 1.0}, (Side.A,)),
     ],
 )
 @pytest.mark.parametrize("first", list(Side))
@@ -215,6 +215,8 @@ def test_what_a_block_hides_is_single_precision() -> None:
         ("oxford", drift, 2),
         ("innsbruck-50km", {}, 2),
         ("innsbruck-50km", drift, 4),
+        ("cui-12km", {}, 1),
+        ("projected", drift, 3),
     ):
         heralds, _ = drawn(LinkPhysics(load_preset(name, overrides)), rounds=100)
         hidden_bytes = heralds.hidden.bytes if heralds.hidden else 0

@@ -191,10 +191,20 @@ def emitted(link: Link, pair: State) -> State:
     return pair
 
 
+def ages_ns(link: Link) -> tuple[float, float]:
+    """From what happens when: both photons meet at time 0, side A hears of it and announces which
+    rounds are tests, side B hears that."""
+    flight_a = link.preset.fibre.a.length_m.value / SPEED_M_PER_NS
+    flight_b = link.preset.fibre.b.length_m.value / SPEED_M_PER_NS
+    emitted_a, emitted_b = 0.0 - flight_a, 0.0 - flight_b
+    known_at_a = 0.0 + flight_a
+    announcement_at_station = known_at_a + flight_a
+    announcement_at_b = announcement_at_station + flight_b
+    return known_at_a - emitted_a, announcement_at_b - emitted_b
+
+
 def aged(link: Link, pair: State) -> State:
-    lengths = link.preset.fibre.a.length_m.value, link.preset.fibre.b.length_m.value
-    ages = (2 * lengths[0] / SPEED_M_PER_NS, (sum(lengths) + 2 * lengths[1]) / SPEED_M_PER_NS)
-    for side, age_ns in zip(Side, ages, strict=True):
+    for side, age_ns in zip(Side, ages_ns(link), strict=True):
         device = link.preset.device.a if side is Side.A else link.preset.device.b
         memory = device.memory
         flip = (1 - math.exp(-age_ns / memory.coherence_ns.value)) / 2

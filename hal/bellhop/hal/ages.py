@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellhop.hal import heralding
+from bellhop.hal.errors import ConfigError
 from bellhop.hal.operations import Side
 from bellhop.hal.preset import Preset
 from bellhop.hal.sampling import Draw
@@ -80,6 +81,7 @@ class Ages:
 
     @classmethod
     def of(cls, preset: Preset, schedule: Schedule) -> Self:
+        """Raises ConfigError for a repeater node with several modes."""
         scheme = preset.station.scheme
         herald_ns = {side: herald_wait_ns(preset, side) for side in Side}
         kept_ns = {side: herald_ns[side] + _transfer_ns(preset, side) for side in Side}
@@ -136,6 +138,15 @@ def _of_modes(preset: Preset, schedule: Schedule) -> Waits:
 
 
 def _of_a_node(preset: Preset, schedule: Schedule, ready_ns: dict[Side, float]) -> Waits:
+    """Raises ConfigError if its memories emit in several modes."""
+    if schedule.modes > 1:
+        devices = (preset.device.a, preset.device.b)
+        several = "bins" if min(device.bins.value for device in devices) > 1 else "ions"
+        raise ConfigError(
+            "a repeater node's memories have one mode: what a half waits for others of its attempt"
+            " is not modelled there",
+            f"device.{several}",
+        )
     rows = []
     for first in Side:
         shares = heralding.wait_shares(preset, schedule.modes, first)

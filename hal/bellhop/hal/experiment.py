@@ -11,7 +11,6 @@ from bellhop.hal.ages import Ages
 from bellhop.hal.correlations import (
     Correlations,
     Effect,
-    Transfer,
     effects,
     fidelity,
     joint_probabilities,
@@ -21,6 +20,7 @@ from bellhop.hal.correlations import (
 )
 from bellhop.hal.drift import Drift
 from bellhop.hal.operations import Side
+from bellhop.hal.photonics import Herald
 from bellhop.hal.preset import Preset
 from bellhop.hal.schedule import Schedule
 from bellhop.hal.storage import StorageModel
@@ -37,7 +37,7 @@ class Experiment:
     `heralds`: the detector patterns, noise included.  Those that announce the same Bell state are
     one state here, mixed by their shares: no node is told which it was.
     `correlations` (k, 4, 4): the announced pairs when their light is emitted; a repeater node's as
-    if nothing had waited in it.
+    if nothing had waited in it, with its swap done.
     `herald_wait_ns`, `kept_from_ns`, `measured_ns`: how old each side's qubit is when its herald is
     known, when it is ready to be kept, and when it is measured; see `ages`.  None depends on either
     side's orders, so that nothing can be learned from an age.
@@ -57,24 +57,7 @@ class Experiment:
         self.kept_from_ns = self.ages.kept_from_ns
         self.measured_ns = self.ages.measured_ns
         self.storage = {side: self._storage_of(side) for side in Side}
-        self.waits = self._waits()
-        kinds = sorted({herald.announces for herald in self.heralds})
-        weights = {
-            kind: sum(h.probability for h in self.heralds if h.announces is kind) for kind in kinds
-        }
-        total = sum(weights.values())
-        self.announced: NDArray[np.uint8] = np.array(kinds, dtype=np.uint8)
-        self.shares: Numbers = np.array([weights[kind] / total for kind in kinds])
-        self.correlations: Correlations = np.stack(
-            [
-                sum(
-                    h.probability / weights[kind] * to_correlations(h.state)
-                    for h in self.heralds
-                    if h.announces is kind
-                )
-                for kind in kinds
-            ]
-        )
+        self.announced, self.shares, self.correlations = _announced(self.heralds)
 
     # Counting
 
@@ -113,17 +96,17 @@ class Experiment:
 
     def pairs(self, stored_a_ns: ArrayLike, stored_b_ns: ArrayLike) -> Correlations:
         """Correlations (..., k, 4, 4) of the announced pairs at these ages, shapes (...): the mean
-        over a repeater node's waits, without drift.  What decayed is missing from the trace."""
+        over `ages.waits`, without drift.  What decayed is missing from the trace."""
         stored = {Side.A: np.asarray(stored_a_ns, float), Side.B: np.asarray(stored_b_ns, float)}
-        own = {side: self.storage[side].map(stored[side])[..., None, :, :] for side in Side}
-        if not self.waits:
-            return mapped(self.correlations, own[Side.A], own[Side.B])
         result: Correlations = np.zeros(())
-        for first, (waited_ns, shares) in self.waits.items():
-            waiting = self.storage[first].map(stored[first][..., None] + waited_ns)
-            mean: Transfer = np.einsum("w,...wij->...ij", shares, waiting)
-            maps = own | {first: mean[..., None, :, :]}
-            result = result + mapped(self.correlations, maps[Side.A], maps[Side.B])
+        for waits in self.ages.waits.parts(max(ns.size for ns in stored.values())):
+            maps = {}
+            for side in Side:
+                late_ns = waits.of(side) if self.ages.before_transfer else 0.0
+                ages_ns = stored[side][..., None] + waits.of(side)
+                maps[side] = self.storage[side].map(ages_ns, late_ns)[..., None, :, :]
+            aged = mapped(self.correlations, maps[Side.A], maps[Side.B])
+            result = result + np.einsum("w,...wkij->...kij", waits.shares, aged)
         return result
 
     def fidelity(self, stored_a_ns: ArrayLike = 0.0, stored_b_ns: ArrayLike = 0.0) -> Numbers:
@@ -131,18 +114,6 @@ class Experiment:
         lost a half counts as none."""
         each = fidelity(self.pairs(stored_a_ns, stored_b_ns), self.announced)
         return np.asarray(each @ self.shares, dtype=np.float64)
-
-    def _waits(self) -> dict[Side, tuple[Numbers, Numbers]]:
-        """What a repeater node's first half waits for the second, by whose half was first: times
-        in ns and their probabilities, which sum to 1 over both.  Empty without such a node."""
-        if self.scheme != "repeater-node":
-            return {}
-        found: dict[Side, tuple[Numbers, Numbers]] = {}
-        for first in Side:
-            shares = heralding.wait_shares(self.preset, self.schedule.modes, first)
-            waited_ns: Numbers = np.arange(len(shares)) * np.float64(self.schedule.period_ns)
-            found[first] = (waited_ns, shares)
-        return found
 
     # Measurements
 
@@ -155,29 +126,40 @@ class Experiment:
     ) -> Numbers:
         """P(a, b) of the outcomes 0, 1 and `LOST` for each announced state and settings x, y:
         shape (k, settings of A, settings of B, 3, 3).  Ages default to `measured_ns`; the mean over
-        a repeater node's waits, without drift."""
+        `ages.waits`, without drift."""
         ages = {
             Side.A: self.measured_ns[Side.A] if stored_a_ns is None else stored_a_ns,
             Side.B: self.measured_ns[Side.B] if stored_b_ns is None else stored_b_ns,
         }
-        own = {side: self._outcomes(side, np.asarray(ages[side])) for side in Side}
-        if not self.waits:
-            return self._tables(own)
         result: Numbers = np.zeros(())
-        for first, (waited_ns, shares) in self.waits.items():
-            waiting = self._outcomes(first, (ages[first] + waited_ns)[:, None, None])
-            result = result + self._tables(own | {first: np.tensordot(shares, waiting, 1)})
+        for waits in self.ages.waits.parts(self.shares.size * sum(map(len, self.angles.values()))):
+            outcomes = {
+                side: with_loss(
+                    self.aged(side, self.effects(side), ages[side], waits.of(side)[:, None, None])
+                )
+                for side in Side
+            }
+            tables = self._tables(outcomes)
+            result = result + np.einsum("w,wkxyab->kxyab", waits.shares, tables)
         return result
 
-    def _outcomes(self, side: Side, stored_ns: Numbers) -> Effect:
-        """(..., settings, 3, 4): all outcomes' effects at emission for ages (..., 1, 1)."""
-        return with_loss(self.storage[side].aged(self.effects(side), stored_ns))
+    def aged(
+        self, side: Side, effects: Effect, stored_ns: ArrayLike, waited_ns: ArrayLike | None = None
+    ) -> Effect:
+        """Effects (..., 4) of a measurement as they are at the emission: `stored_ns` (...) before
+        it, and what the halves waited (...) on top; see `ages`."""
+        storage = self.storage[side]
+        if waited_ns is None:
+            return storage.aged(effects, stored_ns)
+        ages_ns = np.add(stored_ns, waited_ns, dtype=np.float64)
+        return storage.aged(effects, ages_ns, waited_ns if self.ages.before_transfer else 0.0)
 
     def _tables(self, outcomes: dict[Side, Effect]) -> Numbers:
+        """From (w, settings, 3, 4) of either side: (w, k, settings, settings, 3, 3)."""
         return joint_probabilities(
             self.correlations[:, None, None],
-            outcomes[Side.A][None, :, None],
-            outcomes[Side.B][None, None, :],
+            outcomes[Side.A][:, None, :, None],
+            outcomes[Side.B][:, None, None, :],
         )
 
     def chsh(self) -> float:
@@ -206,6 +188,23 @@ class Experiment:
         b_flips = bits & 1
         a_flips = ((bits & 1) ^ (bits >> 1)) * (np.arange(len(self.angles[Side.A]))[None, :] == 1)
         return np.asarray(1.0 - 2.0 * (b_flips ^ a_flips), dtype=np.float64)
+
+
+def _announced(heralds: tuple[Herald, ...]) -> tuple[NDArray[np.uint8], Numbers, Correlations]:
+    """Bell states (k,), their shares of the heralds (k,), and the pairs (k, 4, 4)."""
+    kinds = sorted({herald.announces for herald in heralds})
+    weights = {kind: sum(h.probability for h in heralds if h.announces is kind) for kind in kinds}
+    total = sum(weights.values())
+    pairs = [
+        sum(
+            h.probability / weights[kind] * to_correlations(h.state)
+            for h in heralds
+            if h.announces is kind
+        )
+        for kind in kinds
+    ]
+    shares = np.array([weights[kind] / total for kind in kinds])
+    return np.array(kinds, dtype=np.uint8), shares, np.stack(pairs)
 
 
 def _angles(preset: Preset, side: Side) -> Numbers:

@@ -94,9 +94,10 @@ class Keeping:
 class StorageModel:
     """One end's qubit from its emission on.
 
-    With a communication qubit, that one keeps the state for `herald_wait_ns`; then the transfer
-    takes `transfer_ns` with the average infidelity `transfer_error`, all its noise included, and
-    the memory qubit keeps the state from then on.  Without, the memory qubit emits and keeps it.
+    With a communication qubit, that one keeps the state for `herald_wait_ns`, or `late_ns` longer
+    where the herald is known so much later; then the transfer takes `transfer_ns` with the average
+    infidelity `transfer_error`, all its noise included, and the memory qubit keeps the state from
+    then on.  Without, the memory qubit emits and keeps it.
     """
 
     communication: Keeping | None
@@ -121,19 +122,20 @@ class StorageModel:
         """Keeps for ever, as what is measured at once by a detector needs."""
         return cls(None, Keeping(math.inf))
 
-    def map(self, stored_ns: ArrayLike) -> Transfer:
+    def map(self, stored_ns: ArrayLike, late_ns: ArrayLike = 0.0) -> Transfer:
         """The Pauli transfer matrices (..., 4, 4) for `stored_ns` (...) since the emission.
 
-        Until `herald_wait_ns` there is no transfer; from that time on its error counts in full.
+        Until the herald there is no transfer; from that time on its error counts in full.
         """
         ns = np.asarray(stored_ns, dtype=np.float64)
         if self.communication is None:
             return self.memory.map(ns)
-        shrink = self._transfer_shrink(ns)
-        moved = shrinking(shrink, shrink) @ self.communication.map(self._communication_ns(ns))
-        return self.memory.map(self._memory_ns(ns)) @ moved
+        known_ns = self._known_ns(late_ns)
+        shrink = self._transfer_shrink(ns, known_ns)
+        moved = shrinking(shrink, shrink) @ self.communication.map(np.minimum(ns, known_ns))
+        return self.memory.map(self._memory_ns(ns, known_ns)) @ moved
 
-    def aged(self, effects: Effect, stored_ns: ArrayLike) -> Effect:
+    def aged(self, effects: Effect, stored_ns: ArrayLike, late_ns: ArrayLike = 0.0) -> Effect:
         """The effects (..., 4) at the emission of a measurement `stored_ns` (...) after it.
 
         That is M^T e with M from `map`; what is missing from a sum of outcomes' effects is loss.
@@ -141,20 +143,21 @@ class StorageModel:
         ns = np.asarray(stored_ns, dtype=np.float64)
         if self.communication is None:
             return self.memory.aged(effects, ns)
-        result = self.memory.aged(effects, self._memory_ns(ns))
-        if ns.size and ns.min() >= self.herald_wait_ns:
-            ns = np.asarray(self.herald_wait_ns)  # The rest is the same for all: one exponential.
-        result[..., 1:] *= self._transfer_shrink(ns)[..., None]
-        return self.communication.aged(result, self._communication_ns(ns))
+        known_ns = self._known_ns(late_ns)
+        result = self.memory.aged(effects, self._memory_ns(ns, known_ns))
+        if ns.size and known_ns.ndim == 0 and ns.min() >= known_ns:
+            ns = known_ns  # The rest is the same for all: one exponential.
+        result[..., 1:] *= self._transfer_shrink(ns, known_ns)[..., None]
+        return self.communication.aged(result, np.minimum(ns, known_ns))
 
-    def _communication_ns(self, ns: Times) -> Times:
-        return np.minimum(ns, self.herald_wait_ns)
+    def _known_ns(self, late_ns: ArrayLike) -> Times:
+        return np.asarray(np.add(self.herald_wait_ns, late_ns, dtype=np.float64))
 
-    def _memory_ns(self, ns: Times) -> Times:
-        return np.maximum(ns - (self.herald_wait_ns + self.transfer_ns), 0.0)
+    def _memory_ns(self, ns: Times, known_ns: Times) -> Times:
+        return np.maximum(ns - (known_ns + self.transfer_ns), 0.0)
 
-    def _transfer_shrink(self, ns: Times) -> Times:
-        return np.where(ns >= self.herald_wait_ns, single_qubit_shrink(self.transfer_error), 1.0)
+    def _transfer_shrink(self, ns: Times, known_ns: Times) -> Times:
+        return np.where(ns >= known_ns, single_qubit_shrink(self.transfer_error), 1.0)
 
 
 def single_qubit_shrink(average_infidelity: float) -> float:

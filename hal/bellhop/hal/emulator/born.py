@@ -1,4 +1,4 @@
-"""Born's rule pair by pair, where pairs differ: by age, by drift, by what a repeater node waited.
+"""Born's rule pair by pair, where pairs differ: by age, by drift, by what their halves waited.
 
 The end that is asked first answers from its own half's state.  That leaves the other half in a
 state of its own, by the first end's setting and outcome, from which the second end answers.  The
@@ -27,7 +27,8 @@ NOTHING_KNOWN = np.array([2.0, 0.0, 0.0, 0.0])
 class Hidden:
     """What is of each pair alone, (n,) each, and told to nobody; None where pairs do not differ.
 
-    `age_a_ns`, `age_b_ns`: since emission, at the measurement.  The rest is `drift.Wander`'s.
+    `age_a_ns`, `age_b_ns`: at the measurement, if not the experiment's `measured_ns`; `wait_a_ns`,
+    `wait_b_ns`: what comes on top, see `ages`.  The rest is `drift.Wander`'s.
     """
 
     age_a_ns: PerRound | None = None
@@ -36,14 +37,24 @@ class Hidden:
     overlap: PerRound | None = None
     tilt_a: PerRound | None = None
     tilt_b: PerRound | None = None
+    wait_a_ns: PerRound | None = None
+    wait_b_ns: PerRound | None = None
 
     @property
     def bytes(self) -> int:
-        arrays = (getattr(self, one.name) for one in fields(self))
-        return sum(array.nbytes for array in arrays if array is not None)
+        """Two columns may be one array."""
+        arrays = {
+            id(array): array
+            for one in fields(self)
+            if (array := getattr(self, one.name)) is not None
+        }
+        return sum(array.nbytes for array in arrays.values())
 
     def age_ns(self, side: Side) -> PerRound | None:
         return self.age_a_ns if side is Side.A else self.age_b_ns
+
+    def wait_ns(self, side: Side) -> PerRound | None:
+        return self.wait_a_ns if side is Side.A else self.wait_b_ns
 
     def tilt(self, side: Side) -> PerRound | None:
         return self.tilt_a if side is Side.A else self.tilt_b
@@ -150,7 +161,8 @@ class PairByPair:
         age_ns = hidden.age_ns(side)
         if age_ns is None:
             age_ns = np.asarray(self._experiment.measured_ns[side])
-        return self._experiment.storage[side].aged(effects, age_ns)
+        waited_ns = hidden.wait_ns(side)
+        return self._experiment.aged(side, effects, age_ns, waited_ns)
 
 
 def _dot(effects: Effect, half: NDArray[np.float64]) -> NDArray[np.float64]:

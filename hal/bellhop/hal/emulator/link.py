@@ -5,17 +5,17 @@ entry a round, and what happens in a round depends on that round's entries alone
 answers a whole block at once still sees one setting at a time: its answer to round i is the same
 whatever the settings of later rounds are.
 
-How old a half is when it is measured depends on the preset alone (`Experiment.measured_ns`), never
-on which end's order came first: otherwise an end could read off its own half's losses whether the
-other has measured.
+How old a half is when it is measured depends on the preset and on which attempts and modes gave the
+pair (see `ages`), never on which end's order came first: otherwise an end could read off its own
+half's losses whether the other has measured.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bellhop.hal.drift import Drifted, Wander
+from bellhop.hal.drift import Drifted
 from bellhop.hal.emulator.born import Answers, Hidden, PairByPair, Rounds
 from bellhop.hal.experiment import LOST, Experiment
 from bellhop.hal.operations import Side
@@ -70,7 +70,8 @@ class LinkPhysics:
         self.experiment = Experiment(preset)
         self.announced: Rounds = self.experiment.announced
         self._thresholds = [float(t) for t in np.cumsum(self.experiment.shares)[:-1]]
-        self._waiting = bool(self.experiment.waits)
+        waits = self.experiment.ages.waits
+        self._waiting = bool(waits.a_ns.any() or waits.b_ns.any())
         self._drifting = not self.experiment.drift.off
         self._pair_by_pair = PairByPair(self.experiment)
         tables = self.experiment.probabilities()
@@ -102,10 +103,7 @@ class LinkPhysics:
         active = schedule.active_ns(np.array([before, before + last], dtype=np.int64))
         active_ns = int(active[1] - active[0]) + schedule.period_ns
         reload_ns = schedule.reload_ns(past.pauses, active_ns)
-        hidden = None
-        if self._waiting or self._drifting:
-            times_ns = schedule.end_ns(before + draw.attempts)
-            hidden = self._hidden(draw, times_ns, past)
+        hidden = self._hidden(draw, before, past)
         past.attempts = before + last + 1
         return Heralds(
             draw.attempts,
@@ -142,29 +140,26 @@ class LinkPhysics:
         tables = self._first[side] if first is None else self._second[side]
         return tables.answer(index, uniforms)
 
-    def _hidden(self, draw: Draw, times_ns: NDArray[np.int64], past: Past) -> Hidden:
-        ages = self._ages(draw) if self._waiting else dict.fromkeys(Side)
-        wander = Wander()
+    def _hidden(self, draw: Draw, before: int, past: Past) -> Hidden | None:
+        """What differs from pair to pair; `before`: the number of the draw's first attempt."""
+        experiment = self.experiment
+        hidden = None
         if self._drifting:
-            wander, past.drift = self.experiment.drift.draw(past.wandering, times_ns, past.drift)
-        columns = (
-            ages[Side.A],
-            ages[Side.B],
-            wander.phase,
-            wander.overlap,
-            wander.tilt_a,
-            wander.tilt_b,
-        )
-        return Hidden(*(None if c is None else c.astype(np.float32) for c in columns))
+            times_ns = experiment.schedule.end_ns(before + draw.attempts)
+            wander, past.drift = experiment.drift.draw(past.wandering, times_ns, past.drift)
+            tilts = (_single(tilt) for tilt in (wander.tilt_a, wander.tilt_b))
+            hidden = Hidden(None, None, _single(wander.phase), _single(wander.overlap), *tilts)
+        if self._waiting:
+            a_ns, b_ns = experiment.ages.drawn(draw, experiment.schedule, before)
+            at_a = _single(a_ns)
+            at_b = at_a if b_ns is a_ns else _single(b_ns)
+            hidden = replace(hidden or Hidden(), wait_a_ns=at_a, wait_b_ns=at_b)
+        return hidden
 
-    def _ages(self, draw: Draw) -> dict[Side, NDArray[np.float64] | None]:
-        """A repeater node's first half waits for the second."""
-        assert draw.waits is not None and draw.first is not None, "a repeater node's draw"
-        waited_ns = draw.waits * float(self.experiment.schedule.period_ns)
-        return {
-            side: self.experiment.measured_ns[side] + waited_ns * (draw.first == index)
-            for index, side in enumerate(Side)
-        }
+
+def _single(column: NDArray[np.float64] | None) -> NDArray[np.float32] | None:
+    """Seven digits are enough, and half as long."""
+    return None if column is None else column.astype(np.float32)
 
 
 class _Tables:
