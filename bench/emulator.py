@@ -291,7 +291,8 @@ def heralding(name: str, pairs: int) -> list[Speed]:
         ways["events"] = with_events(physics, EVENT_PAIRS, 3, storing=False)
 
     taken = {"ours": cpu_seconds(ours)}
-    if physics.experiment.scheme == "repeater-node":  # Two links and a swap: no elementary link, and no one draw.
+    if physics.experiment.scheme == "repeater-node":
+        # Two links and a swap: no elementary link, and no one draw.
         return [Speed(what, "ours", ways["ours"].pairs / taken["ours"])]
     taken |= {"limit": cpu_seconds(limit), "events": cpu_seconds(events, 1)}
     agree(ways, physics)

@@ -1,6 +1,7 @@
 """The emulator over gRPC with mutual TLS: what it gives a node, and what it refuses."""
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -16,7 +17,9 @@ from tests.support.certificates import Authority, PartyFiles, issue, make_author
 
 from bellhop.hal import conformance
 from bellhop.hal.conformance.statistical_checks import outcomes_violate_chsh
-from bellhop.hal.emulator.server import serve
+from bellhop.hal.emulator.clock import Clock
+from bellhop.hal.emulator.nature import Delivery, Nature
+from bellhop.hal.emulator.server import MemoryService, serve
 from bellhop.hal.emulator.topology import Topology, parse_topology, read_topology
 from bellhop.hal.errors import ConfigError, HardwareError
 from bellhop.hal.memory_client import MemoryServiceAccess, MemoryServiceClient
@@ -28,12 +31,14 @@ from bellhop.hal.operations import (
     LinkName,
     Measure,
     MemoryLost,
+    NodeName,
+    Operation,
     Ready,
     Release,
     Report,
     RequestId,
 )
-from bellhop.hal.serve_shell import KEEPALIVE_MS
+from bellhop.hal.serve_shell import KEEPALIVE_MS, Door, keep_open
 from bellhop.v1 import memory_pb2, memory_pb2_grpc
 
 pytestmark = pytest.mark.e2e
@@ -220,6 +225,43 @@ async def test_bytes_that_are_no_message_end_that_stream_alone(authority: Author
         alice = client(authority, address, "alice")
         assert isinstance(await following(aiter(alice.reports())), Ready)
         await alice.close()
+
+
+class Faulty(Nature):
+    """An error that nobody thought of, in the last order of all."""
+
+    def step(self, now_ns: int, node: NodeName, operation: Operation) -> list[Delivery]:
+        if isinstance(operation, Release):
+            raise ZeroDivisionError("an amplitude of zero")
+        return super().step(now_ns, node, operation)
+
+
+async def test_an_error_in_the_emulator_is_told_and_logged(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else the node would wait for answers for as long as it lives."""
+    wanted = topology(authority)
+    clock = Clock(fast=True)
+    service = MemoryService(Faulty(wanted.links, np.random.default_rng(1), clock), clock)
+    stop = asyncio.Event()
+    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    door = Door("emulator", wanted.listen, wanted.certificate, wanted.key, wanted.authority, None)
+    log = logging.getLogger("faulty")
+    serving_it = asyncio.create_task(
+        keep_open(door, service, service.end, listening.set_result, stop, log, KEEPALIVE_MS)
+    )
+    async with channel(await listening, party(authority, "alice")) as made:
+        call = memory_pb2_grpc.MemoryServiceStub(made).Operate()
+        await call.read()
+        await call.write(operation_to_wire(Release(FIBRE, REQUEST)))
+        with pytest.raises(aio.AioRpcError) as caught:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await call.read()
+        assert caught.value.code() is grpc.StatusCode.INTERNAL
+    stop.set()
+    await serving_it
+    assert "an amplitude of zero" in caplog.text, "the operator learns what it was"
+    assert "amplitude" not in (caught.value.details() or ""), "the node does not"
 
 
 async def test_orders_without_end_are_all_answered(authority: Authority) -> None:

@@ -204,6 +204,54 @@ def test_tilted_polarisation_turns_halves_in_the_plane_of_measurement(first: Sid
     )
 
 
+def test_a_photon_is_tilted_after_what_its_memory_suffered_in_the_node() -> None:
+    """The end of a repeater node measures a photon: its tilt turns the analyser, and what the
+    memory lost while it waited was lost before.  The order matters: dephasing spares Z, not X."""
+    physics = LinkPhysics(load_preset("innsbruck-50km"))
+    experiment = physics.experiment
+    heralds, _ = drawn(physics)
+    waited_ns, tilt = 60e6, 0.4
+    columns = {"wait_a_ns": np.full(ROUNDS, waited_ns), "tilt_a": np.full(ROUNDS, tilt)}
+    tilted = replace(heralds, hidden=Hidden(**columns))
+    for first in Side:
+        products, _ = correlator(physics, tilted, np.random.default_rng(6), first)
+        for index, pair in enumerate(to_state(experiment.correlations)):
+            memory = experiment.preset.device.a.memory
+            for side, wait_ns in ((Side.A, waited_ns), (Side.B, 0.0)):
+                age_ns = experiment.measured_ns[side] + wait_ns
+                pair = states.dephase(pair, age_ns, memory.coherence_ns.value, "exponential", side)
+            angles = experiment.angles[Side.A][1] - 2.0 * tilt, experiment.angles[Side.B][0]
+            errors = [experiment.readout_error[side] for side in Side]
+            expected = states.correlator(pair, *angles, *errors)
+            expected = expected * experiment.frame_signs()[index, 1]
+            among = heralds.patterns == index
+            error = 5 / np.sqrt(np.count_nonzero(among))
+            assert products[among].mean() == pytest.approx(float(expected), abs=error)
+
+
+def test_drift_goes_on_during_calibrations() -> None:
+    """A swing is where the clock says, not where the time of attempts does."""
+    drift = {
+        "fibre.a.temperature_amplitude_k": 100.0,
+        "fibre.a.temperature_period_ns": 3e9,
+        "device.calibration_every_ns": 1e9,
+        "device.calibration_ns": 0.7e9,
+    }
+    physics = LinkPhysics(load_preset("liu-10km", drift))
+    heralds, _ = drawn(physics, rounds=2_000)
+    assert heralds.hidden is not None and heralds.hidden.overlap is not None
+    period_ns = physics.experiment.schedule.period_ns
+    worked_ns = heralds.attempts * period_ns
+    times_ns = worked_ns + worked_ns // 10**9 * 700_000_000 + period_ns
+    swung_ns = 5.0 * 37e-3 * 100.0 * np.sin(2.0 * np.pi * times_ns / 3e9)
+    devices = physics.preset.device
+    widths = devices.a.photon_ns.value**2 + devices.b.photon_ns.value**2
+    # Amplitudes of Gaussian packets whose intensities have these full widths at half maximum.
+    expected = np.exp(-2.0 * np.log(2.0) / widths * swung_ns**2)
+    assert expected.min() < 0.6
+    np.testing.assert_allclose(heralds.hidden.overlap, expected, rtol=1e-4)
+
+
 def test_what_a_block_hides_is_single_precision() -> None:
     drift = {
         "fibre.phase_diffusion_rad2_per_s": 0.3,

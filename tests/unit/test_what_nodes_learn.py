@@ -266,7 +266,7 @@ def test_one_ends_outcomes_show_no_drift_and_no_storage(kind: str) -> None:
     generator = np.random.default_rng(13)
     heralds = physics.herald(generator, ROUNDS, Past(generator))
     assert heralds.hidden is not None
-    hidden = heralds.hidden.phase if kind == "drifting" else heralds.hidden.age_a_ns
+    hidden = heralds.hidden.phase if kind == "drifting" else heralds.hidden.wait_a_ns
     assert hidden is not None
     bins = np.searchsorted(np.quantile(hidden, [0.25, 0.5, 0.75]), hidden)
     for side in Side:

@@ -5,6 +5,7 @@ are as many modes as the side with fewer has.  Times are integers of nanoseconds
 a schedule lasts 292 years at most.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -168,6 +169,16 @@ class Schedule:
             times += [active + (whole + once) * self.calibration_ns for once in (0, 1)]
             chances += [cooled * (1.0 - late), cooled * late]
         return np.stack(times), np.stack(chances)
+
+    def begun_in(self, first: int, elapsed_ns: int, most: int) -> int:
+        """How many attempts, numbers `first` and up but at most so many, have begun when so much
+        time has passed since the first one did."""
+
+        def after_ns(attempts: int) -> int:
+            start, later = self.start_ns(np.array([first, first + attempts], dtype=np.int64))
+            return int(later - start)
+
+        return bisect_left(range(most), elapsed_ns, key=after_ns)
 
     def end_ns(self, attempts: Whole) -> Whole:
         """When attempt number k ends, cooling and calibrations included: see `start_ns`."""

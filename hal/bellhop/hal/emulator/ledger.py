@@ -7,6 +7,7 @@ an end gave up or answered is *spent* there and never answered again.
 from dataclasses import dataclass, field
 
 from bellhop.hal.emulator.born import Answers, Hidden, Rounds
+from bellhop.hal.emulator.link import Moment
 from bellhop.hal.operations import RequestId, Side
 
 BLOCKS_HELD_MAX = 256
@@ -32,11 +33,22 @@ RELEASED = "released at this end"
 CONNECTION_ENDED = "lost when this end's connection ended"
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Where the link and the request stood when a block began, and how many attempts it takes."""
+
+    at_ns: int
+    link: Moment
+    request_attempts: int
+    attempts: int
+
+
 @dataclass(slots=True)
 class Block:
     """A heralded block, or one under way until `ended_ns`, while an end may still measure it."""
 
     patterns: Rounds
+    begun: Begun
     ended_ns: int
     hidden: Hidden | None = None
     first: Answers | None = None
@@ -93,13 +105,20 @@ class LinkLedger:
         held = [block.weight for r in self.requests.values() for block in r.blocks.values()]
         return len(held) < BLOCKS_HELD_MAX and sum(held) + rounds <= ROUNDS_HELD_MAX
 
+    def goes_on_after(self, moment: Moment) -> bool:
+        """Whether a block is held that began after this moment of the link."""
+        held = (block for request in self.requests.values() for block in request.blocks.values())
+        return any(block.begun.link.attempts > moment.attempts for block in held)
+
     def requests_open(self, side: Side) -> int:
         return sum(request.ends[side].open for request in self.requests.values())
 
     def orders_pending(self, side: Side) -> int:
         return sum(len(request.ends[side].ordered) for request in self.requests.values())
 
-    def give_up(self, request_id: RequestId, side: Side, now_ns: int, reason: str) -> list[int]:
+    def give_up(
+        self, request_id: RequestId, side: Side, now_ns: int, reason: str
+    ) -> dict[int, Block]:
         """End a request at one end.  Returns the blocks that were still being attempted.
 
         Those are lost to both ends, as an attempt needs both; heralded ones the other end keeps.
@@ -108,7 +127,7 @@ class LinkLedger:
         end = request.ends[side]
         end.open = False
         end.ordered.clear()
-        interrupted = [n for n, block in request.blocks.items() if block.ended_ns > now_ns]
+        interrupted = {n: block for n, block in request.blocks.items() if block.ended_ns > now_ns}
         for number in interrupted:
             del request.blocks[number]
         for number in [n for n, block in request.blocks.items() if side not in block.spent]:

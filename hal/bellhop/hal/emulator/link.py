@@ -43,8 +43,16 @@ class Heralds:
     hidden: Hidden | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Where a link stands between two blocks: attempts made, and the drift's state."""
+
+    attempts: int = 0
+    drift: Drifted | None = None
+
+
 class Past:
-    """What a link's next heralds depend on of those before: attempts made, and the drift's state.
+    """What a link's next heralds depend on of those before: the moment that they led to.
 
     Pauses and drift have chance of their own: they move no draw of heralds and outcomes.
     """
@@ -53,6 +61,14 @@ class Past:
         self.pauses, self.wandering = generator.spawn(2)
         self.attempts = 0
         self.drift: Drifted | None = None
+
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.attempts, self.drift)
+
+    def go_back(self, moment: Moment, attempts: int) -> None:
+        """So many attempts were made since, and what was to come after them will not."""
+        self.attempts, self.drift = moment.attempts + attempts, moment.drift
 
 
 def other(side: Side) -> Side:

@@ -26,6 +26,7 @@ from bellhop.hal.emulator.ledger import (
     ORDERS_PENDING_MAX,
     RELEASED,
     REQUESTS_OPEN_MAX,
+    Begun,
     Block,
     End,
     LinkLedger,
@@ -231,7 +232,9 @@ class Nature:
         """Raises ConfigError if the heralds would take centuries."""
         ledger = self._ledgers[link.name]
         physics = self._physics[link.name]
-        heralds = physics.herald(self._generators[link.name], order.rounds, self._pasts[link.name])
+        past = self._pasts[link.name]
+        moment = past.moment
+        heralds = physics.herald(self._generators[link.name], order.rounds, past)
         begun_ns = ledger.free_ns + heralds.lead_ns
         if not self._clock.fast:
             begun_ns = max(begun_ns, self._clock.emulated_ns(now_ns))
@@ -240,9 +243,10 @@ class Nature:
         attempts.flags.writeable = False
         announced = physics.announced[heralds.patterns]
         announced.flags.writeable = False
+        begun = Begun(begun_ns, moment, request.attempts, past.attempts - moment.attempts)
         request.attempts = int(attempts[-1]) + 1
         request.begun.add(order.block)
-        request.blocks[order.block] = Block(heralds.patterns, ended_ns, heralds.hidden)
+        request.blocks[order.block] = Block(heralds.patterns, begun, ended_ns, heralds.hidden)
         ledger.free_ns = ended_ns
         report = Heralded(
             link.name, order.request, order.block, attempts, announced, begun_ns, ended_ns
@@ -310,10 +314,13 @@ class Nature:
         self, now_ns: int, link: Link, side: Side, request_id: RequestId, reason: str
     ) -> list[Delivery]:
         ledger = self._ledgers[link.name]
-        if request_id not in ledger.requests:
+        request = ledger.requests.get(request_id)
+        if request is None:
             return []
         at_ns = ledger.free_ns if self._clock.fast else self._clock.emulated_ns(now_ns)
         interrupted = ledger.give_up(request_id, side, at_ns, reason)
+        if interrupted:
+            self._go_back(link.name, request, list(interrupted.values()), at_ns)
         why = "the other end gave the request up"
         return [
             self.deliver(
@@ -323,6 +330,18 @@ class Nature:
             )
             for number in interrupted
         ]
+
+    def _go_back(
+        self, name: LinkName, request: Request, interrupted: list[Block], at_ns: int
+    ) -> None:
+        """Count the attempts made until now, not those that were still to come: how many they would
+        have been is nobody's to know."""
+        begun = min((block.begun for block in interrupted), key=lambda one: one.link.attempts)
+        schedule = self._physics[name].experiment.schedule
+        made = schedule.begun_in(begun.link.attempts, at_ns - begun.at_ns, begun.attempts)
+        request.attempts = begun.request_attempts + made
+        if not self._ledgers[name].goes_on_after(begun.link):
+            self._pasts[name].go_back(begun.link, made)
 
     @staticmethod
     def _side(link: Link | None, node: NodeName) -> Side | None:

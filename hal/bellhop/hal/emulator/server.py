@@ -124,6 +124,9 @@ class MemoryService(memory_pb2_grpc.MemoryServiceServicer):
         except DecodeError:
             log.warning("node %s: sent bytes that are no operation", node)
             stream.finish(grpc.StatusCode.INVALID_ARGUMENT, "bytes that are no operation")
+        except Exception:  # The top of a task: else the node would wait for answers for ever.
+            log.exception("node %s: an operation failed in the emulator", node)
+            stream.finish(grpc.StatusCode.INTERNAL, "an operation failed in the emulator")
         finally:
             stream.finish(grpc.StatusCode.OK, "")
 
