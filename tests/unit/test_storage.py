@@ -1,6 +1,7 @@
 """Stored qubits against qutrits whose channels are applied one after the other."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,19 @@ def test_aged_effects_give_the_outcomes_and_losses_of_qutrits(name: str) -> None
         whole = twin.stored(pair, stores(a), a_ns, stores(b), b_ns)
         expected = twin.measured(whole, angles, errors)
         assert found[index] == pytest.approx(expected, abs=EXACT)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_late_herald_is_a_longer_wait_for_it(name: str) -> None:
+    model = MODELS[name]
+    times, late = np.meshgrid(TIMES, np.array([0.0, 1.0, 25.0]) * MS, indexing="ij")
+    effects = np.random.default_rng(5).normal(size=(*times.shape, 4))
+    found, maps = model.aged(effects, times, late), model.map(times, late)
+    for index in np.ndindex(times.shape):
+        waits_ns = model.herald_wait_ns + late[index]
+        same = replace(model, herald_wait_ns=waits_ns)
+        assert maps[index] == pytest.approx(same.map(times[index]), abs=EXACT)
+        assert found[index] == pytest.approx(same.aged(effects[index], times[index]), abs=EXACT)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,9 +6,9 @@ Attempts are not made one by one: the number of each successful one is drawn, an
 at which it would have been made.
 
 In the experiment every pair is measured at once: side A's half when its herald has come, side B's
-when the announcement from side A has.  So halves age by the light's travel time, and by nothing
-that the host or the nodes take, nor by whose order comes first: nature keeps a block's halves as
-they are until they are asked for.
+when the announcement from side A has.  So halves age by what light and devices take (see `ages`),
+and by nothing that the host or the nodes take, nor by whose order comes first: nature keeps a
+block's halves as they are until they are asked for.
 """
 
 from collections.abc import Mapping
