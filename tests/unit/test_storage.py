@@ -92,7 +92,7 @@ def test_a_late_herald_is_a_longer_wait_for_it(name: str) -> None:
     effects = np.random.default_rng(5).normal(size=(*times.shape, 4))
     found, maps = model.aged(effects, times, late), model.map(times, late)
     for index in np.ndindex(times.shape):
-        waits_ns = model.herald_wait_ns + late[index]
+        waits_ns = model.herald_wait_ns + float(late[index])
         same = replace(model, herald_wait_ns=waits_ns)
         assert maps[index] == pytest.approx(same.map(times[index]), abs=EXACT)
         assert found[index] == pytest.approx(same.aged(effects[index], times[index]), abs=EXACT)
