@@ -1,11 +1,9 @@
 """How old halves are, from what happens when: emission, herald, announcement, transfer, pause."""
 
-from collections.abc import Iterator
-from itertools import islice
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.support.stopwatch import starts_ns
 
 from bellhop.hal.emulator.link import LinkPhysics, Past
 from bellhop.hal.errors import ConfigError
@@ -151,18 +149,19 @@ PAUSES = {
 }
 
 
-def starts_ns(period_ns: int, pauses: dict[str, float]) -> Iterator[int]:
-    """When attempts start, one after the other, by two clocks and a stopwatch."""
-    clock = worked = on = due = 0
-    every, cal = (int(pauses[f"device.calibration{n}"]) for n in ("_every_ns", "_ns"))
-    while True:
-        if on + period_ns > pauses["device.attempts_on_ns"]:
-            rest = int(pauses["device.attempts_on_ns"]) - on + int(pauses["device.cooling_ns"])
-            clock, worked, on = clock + rest, worked + rest, 0
-        while worked >= due + every:
-            clock, due = clock + cal, due + every
-        yield clock
-        clock, worked, on = clock + period_ns, worked + period_ns, on + period_ns
+def test_times_between_attempts_have_the_law_of_all_phases() -> None:
+    schedule = made_up("repeater-node", PAUSES).schedule
+    starts = starts_ns(schedule.period_ns, PAUSES, 200_000)
+    times, shares = schedule.between_ns(np.arange(12))
+    assert shares.sum(axis=0) == pytest.approx(np.ones(12))
+    for later in range(12):
+        found = starts[later:] - starts[: len(starts) - later]
+        met = np.unique(times[:, later][shares[:, later] > 0.0])
+        assert set(np.unique(found)) == set(met)
+        for time in met:
+            share = shares[:, later][times[:, later] == time].sum()
+            # Not by chance, but 20,000 calibrations do not come round to where they began.
+            assert np.mean(found == time) == pytest.approx(share, abs=2e-3)
 
 
 def node_ages(
@@ -196,7 +195,7 @@ def test_halves_of_a_node_are_as_old_as_events_say(pauses: bool, transfer_ns: fl
     draw = experiment.law.draw(np.random.default_rng(2), rounds)
     count = before + int(draw.attempts[-1]) + 1
     if pauses:
-        starts = np.array(list(islice(starts_ns(schedule.period_ns, PAUSES), count)))
+        starts = starts_ns(schedule.period_ns, PAUSES, count)
     else:
         starts = np.arange(count) * schedule.period_ns
     expected = node_ages(experiment, draw, before, starts)
@@ -224,7 +223,7 @@ def test_blocks_carry_the_waits_of_their_own_attempts() -> None:
     schedule, law = physics.experiment.schedule, physics.experiment.law
     generator, twin = np.random.default_rng(3), np.random.default_rng(3)
     past = Past(generator)
-    starts = np.array(list(islice(starts_ns(schedule.period_ns, PAUSES), 200_000)))
+    starts = starts_ns(schedule.period_ns, PAUSES, 200_000)
     for rounds in (1, 500, 2_000):
         before = past.attempts
         heralds = physics.herald(generator, rounds, past)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.support.stopwatch import starts_ns
 
 from bellhop.hal import states
 from bellhop.hal.correlations import to_state
@@ -269,50 +270,50 @@ def test_giving_up_while_attempting_is_told_to_the_other_end() -> None:
     assert following.begun_ns == 2
 
 
+PAUSES = {
+    "device.attempts_on_ns": 500_000.0,
+    "device.cooling_ns": 300_000.0,
+    "device.calibration_every_ns": 2_100_000.0,
+    "device.calibration_ns": 1_000_000.0,
+}
+PERIOD_NS = 1_000
+
+
 def test_attempts_that_were_never_made_are_not_counted() -> None:
     """Nor told: what a cancelled block would have taken is not there to be known."""
-    drifting = {
-        "fibre.temperature_amplitude_k": 20.0,
-        "fibre.polarisation_diffusion_rad2_per_s": 0.1,
-        "device.calibration_every_ns": 2_100_000.0,
-        "device.calibration_ns": 1_000_000.0,
-    }
-    nature = make(clock=Clock(), overrides=drifting)
+    drifting = {"fibre.polarisation_diffusion_rad2_per_s": 0.1}
+    nature = make(clock=Clock(), overrides=drifting | PAUSES)
     order = Attempt(FIBRE, REQUEST, 0, 10)
     nature.step(0, ALICE, order)
     heralded = nature.step(0, BOB, order)[0].report
     assert isinstance(heralded, Heralded)
-    begun_ns = heralded.ended_ns
-    cancelled = [Attempt(FIBRE, REQUEST, block, 10_000) for block in (1, 2)]
-    would_be = 0
-    for one in cancelled:
-        nature.step(begun_ns, ALICE, one)
-        report = nature.step(begun_ns, BOB, one)[0].report
+    begun_ns, would_be = 0, 0
+    for block in (1, 2):
+        cancelled = Attempt(FIBRE, REQUEST, block, 10_000)
+        nature.step(heralded.ended_ns, ALICE, cancelled)
+        report = nature.step(heralded.ended_ns, BOB, cancelled)[0].report
         assert isinstance(report, Heralded)
-        would_be = int(report.attempts[-1])
+        begun_ns, would_be = begun_ns or report.begun_ns, int(report.attempts[-1])
     assert would_be > 50_000_000
-    # Forty milliseconds in: turns of 500 attempts of 1 us and 300 us of cooling, and calibrations.
     now_ns = begun_ns + 40_000_000
     assert len(nature.step(now_ns, ALICE, Release(FIBRE, REQUEST))) == 2
     again = Attempt(FIBRE, REQUEST, 3, 50)
     nature.step(now_ns, ALICE, again)
     following = nature.step(now_ns, BOB, again)[0].report
     assert isinstance(following, Heralded)
-    made = 40_000 / 3_100 * 2_100 / 800 * 500
-    before = int(heralded.attempts[-1]) + 1
-    # The next herald is 6,250 attempts away on average, and the count is off by a turn at most.
-    assert before + made - 1_000 < following.attempts[0] < before + made + 20 * 6_250
-    # Calibrations and cooling go on from there: by the count of attempts, all there ever were.
-    schedule = Experiment(load_preset("oxford", {"device.reload_ns": 0.0} | drifting)).schedule
-    last = np.array([following.attempts[-1]])
-    whole_ns = int(schedule.end_ns(last)[0])
-    assert following.ended_ns - following.begun_ns < whole_ns
-    assert following.ended_ns == pytest.approx(whole_ns, abs=1_400_000)
+    before, last = int(heralded.attempts[-1]) + 1, int(following.attempts[-1])
+    starts = starts_ns(PERIOD_NS, PAUSES, last + 1)
+    made = int(np.count_nonzero(starts - starts[before] < 40_000_000)) - before
+    # The next herald is 6,250 attempts away on average.
+    assert before + made <= following.attempts[0] < before + made + 20 * 6_250
+    # Cooling and calibrations go on from there, too.
+    took_ns = starts[last] + PERIOD_NS - starts[before + made]
+    assert following.ended_ns - following.begun_ns == took_ns
 
 
 def test_a_block_of_another_request_stays_where_it_is() -> None:
     """It was to follow the one that is given up, and its attempts are drawn."""
-    nature = make(clock=Clock())
+    nature = make(clock=Clock(), overrides=PAUSES)
     other = RequestId("1" * 32)
     queued = []
     for request in (REQUEST, other):
@@ -321,14 +322,21 @@ def test_a_block_of_another_request_stays_where_it_is() -> None:
         queued.append(nature.step(0, BOB, order)[0])
     nature.step(1_000_000, ALICE, Release(FIBRE, REQUEST))
     assert [nature.current(delivery) for delivery in queued] == [False, True]
-    kept = queued[1].report
-    assert isinstance(kept, Heralded)
-    order = Attempt(FIBRE, other, 1, 1)
+    cancelled, kept = (delivery.report for delivery in queued)
+    assert isinstance(cancelled, Heralded) and isinstance(kept, Heralded)
+    order = Attempt(FIBRE, other, 1, 20)
     nature.step(2_000_000, ALICE, order)
     following = nature.step(2_000_000, BOB, order)[0].report
     assert isinstance(following, Heralded)
-    assert following.begun_ns >= kept.ended_ns
     assert following.attempts[0] > kept.attempts[-1]
+    # The link's attempts are those of the request, after what the block given up was to take.
+    skipped = int(cancelled.attempts[-1]) + 1
+    first, last = (
+        skipped + int(attempt) for attempt in (kept.attempts[-1], following.attempts[-1])
+    )
+    starts = starts_ns(PERIOD_NS, PAUSES, last + 1)
+    assert following.begun_ns == kept.ended_ns + starts[first + 1] - starts[first] - PERIOD_NS
+    assert following.ended_ns - following.begun_ns == starts[last] + PERIOD_NS - starts[first + 1]
 
 
 def test_a_node_that_is_gone_loses_its_halves_and_orders_but_not_its_peers() -> None:
