@@ -1,11 +1,15 @@
 """How old halves are, from what happens when: emission, herald, announcement, transfer, pause."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.support.stopwatch import starts_ns
 
-from bellhop.hal.emulator.link import LinkPhysics, Past
+from bellhop.hal.ages import NO_WAITS
+from bellhop.hal.emulator.born import Answers
+from bellhop.hal.emulator.link import LinkPhysics, Past, other
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.experiment import Experiment
 from bellhop.hal.operations import Side
@@ -243,3 +247,45 @@ def test_a_repeater_node_with_several_modes_is_refused_by_name() -> None:
         with pytest.raises(ConfigError, match="one mode") as caught:
             made_up("repeater-node", {f"device.{figure}": 2.0})
         assert caught.value.field == f"device.{figure}"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "figures"),
+    [
+        ("direct", SHUTTLED),
+        ("two-photon", SHUTTLED),
+        ("repeater-node", PAUSES | {"device.memory.coherence_ns": 4e5}),
+    ],
+)
+@pytest.mark.parametrize("first", list(Side))
+def test_drawn_outcomes_have_the_exact_mean(
+    scheme: str, figures: dict[str, float], first: Side
+) -> None:
+    """Where halves wait for longer than they keep, so that each pair's own wait matters."""
+    transfer = {"device.transfer_ns": 70_000.0, "device.transfer_error": 0.02}
+    physics = LinkPhysics(made_up(scheme, figures | transfer, COMMUNICATION).preset)
+    rounds = 100_000
+    generator = np.random.default_rng(4)
+    heralds = physics.herald(generator, rounds, Past(generator))
+    answers: dict[Side, Answers] = {}
+    for side in (first, other(first)):
+        settings = generator.integers(0, physics.settings(side), rounds, dtype=np.uint8)
+        uniforms = generator.random(rounds)
+        earlier = answers.get(other(side))
+        outcomes = physics.answer(
+            side, heralds.patterns, settings, uniforms, heralds.hidden, earlier
+        )
+        answers[side] = Answers(side, settings, outcomes)
+    a, b = answers[Side.A], answers[Side.B]
+    exact = physics.experiment.probabilities()
+    columns = (heralds.patterns, a.settings, b.settings, a.outcomes, b.outcomes)
+    counts = np.zeros(exact.shape)
+    np.add.at(counts, columns, 1.0)
+    number = counts.sum(axis=(-2, -1), keepdims=True)
+    error = 5 * np.sqrt(exact * (1 - exact) / number) + 5 / number
+    assert np.all(np.abs(counts / number - exact) < error)
+    # Without the waits it would be another law.
+    ages = physics.experiment.ages
+    never = replace(ages, waits=NO_WAITS)
+    physics.experiment.ages = never
+    assert np.any(np.abs(counts / number - physics.experiment.probabilities()) > error)

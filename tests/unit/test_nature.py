@@ -283,32 +283,31 @@ def test_attempts_that_were_never_made_are_not_counted() -> None:
     """Nor told: what a cancelled block would have taken is not there to be known."""
     drifting = {"fibre.polarisation_diffusion_rad2_per_s": 0.1}
     nature = make(clock=Clock(), overrides=drifting | PAUSES)
-    order = Attempt(FIBRE, REQUEST, 0, 10)
-    nature.step(0, ALICE, order)
-    heralded = nature.step(0, BOB, order)[0].report
-    assert isinstance(heralded, Heralded)
-    begun_ns, would_be = 0, 0
-    for block in (1, 2):
-        cancelled = Attempt(FIBRE, REQUEST, block, 10_000)
-        nature.step(heralded.ended_ns, ALICE, cancelled)
-        report = nature.step(heralded.ended_ns, BOB, cancelled)[0].report
+    starts = starts_ns(PERIOD_NS, PAUSES, 2_000_000)
+
+    def ordered(block: int, rounds: int, now_ns: int) -> Heralded:
+        order = Attempt(FIBRE, REQUEST, block, rounds)
+        nature.step(now_ns, ALICE, order)
+        report = nature.step(now_ns, BOB, order)[0].report
         assert isinstance(report, Heralded)
-        begun_ns, would_be = begun_ns or report.begun_ns, int(report.attempts[-1])
-    assert would_be > 50_000_000
-    now_ns = begun_ns + 40_000_000
-    assert len(nature.step(now_ns, ALICE, Release(FIBRE, REQUEST))) == 2
-    again = Attempt(FIBRE, REQUEST, 3, 50)
-    nature.step(now_ns, ALICE, again)
-    following = nature.step(now_ns, BOB, again)[0].report
-    assert isinstance(following, Heralded)
-    before, last = int(heralded.attempts[-1]) + 1, int(following.attempts[-1])
-    starts = starts_ns(PERIOD_NS, PAUSES, last + 1)
-    made = int(np.count_nonzero(starts - starts[before] < 40_000_000)) - before
-    # The next herald is 6,250 attempts away on average.
-    assert before + made <= following.attempts[0] < before + made + 20 * 6_250
-    # Cooling and calibrations go on from there, too.
-    took_ns = starts[last] + PERIOD_NS - starts[before + made]
-    assert following.ended_ns - following.begun_ns == took_ns
+        return report
+
+    made, now_ns = 0, 0
+    for block in range(0, 18, 3):
+        begun_ns = ordered(block, 10_000, now_ns).begun_ns
+        assert ordered(block + 1, 10_000, now_ns).attempts[-1] > 50_000_000
+        elapsed_ns = 40_000_000 + block * 1_234_567
+        released_ns = begun_ns + elapsed_ns
+        assert len(nature.step(released_ns, ALICE, Release(FIBRE, REQUEST))) == 2
+        following = ordered(block + 2, 20, released_ns)
+        made = int(np.count_nonzero(starts - starts[made] < elapsed_ns))
+        last = int(following.attempts[-1])
+        # The next herald is 6,250 attempts away on average.
+        assert made <= following.attempts[0] < made + 20 * 6_250
+        # Cooling and calibrations go on from there, too.
+        took_ns = starts[last] + PERIOD_NS - starts[made]
+        assert following.ended_ns - following.begun_ns == took_ns
+        made, now_ns = last + 1, following.ended_ns
 
 
 def test_a_block_of_another_request_stays_where_it_is() -> None:
