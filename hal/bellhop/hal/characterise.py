@@ -34,6 +34,7 @@ DEFINITIONS: dict[str, str] = {
     "corrected for readout; a pair that lost a half counts as none",
     "s": "CHSH value at the preset's angles, flipped as the herald says, with readout errors, of "
     "the rounds that both ends answered",
+    "answered": "the share of the CHSH run's rounds that both ends answered",
     "qber": "how often the key settings (0 and 2) disagree, with readout errors",
     "fidelity_half_ms": "how long after the herald the fidelity of a kept pair falls below 0.5",
     "fidelity_next_pair": "fidelity of a kept pair when the next herald comes",
@@ -95,24 +96,8 @@ def characterise(
     `after_ms`: storage times; if empty those that were published, or else `AFTER_MS`.
     """
     assert pairs >= PAIRS_MIN
-    generator = np.random.default_rng(seed)
-    runs = Runs(Trials(preset, generator), pairs)
     times = tuple(after_ms) or tuple(map(float, preset.published.fidelity_after_ms)) or AFTER_MS
-    found: dict[str, Estimate] = {}
-    after: dict[str, tuple[Estimate, Estimate]] = {}
-    stages: dict[str, Callable[[], None]] = {
-        "rates": lambda: found.update(runs.rates(generator)),
-        "fidelity": lambda: found.update(runs.fidelity()),
-        "CHSH value": lambda: found.update(runs.chsh()),
-        "key setting": lambda: found.update(qber=runs.qber()),
-        "storage": lambda: after.update({f"{ms:g}": runs.after(ms) for ms in times}),
-        "half": lambda: found.update(fidelity_half_ms=runs.half_ms()),
-        "next pair": lambda: found.update(runs.next_pair()),
-    }
-    for number, (name, run) in enumerate(stages.items()):
-        told(name, number / len(stages))
-        run()
-    told("done", 1.0)
+    found, after = _counted(preset, pairs, seed, times, told)
     published = preset.published
     return Characterisation(
         preset=preset.name,
@@ -120,7 +105,8 @@ def characterise(
         seed=seed,
         pairs=pairs,
         estimates={
-            name: replace(found[name], published=getattr(published, name)) for name in DEFINITIONS
+            name: replace(found[name], published=getattr(published, name, None))
+            for name in DEFINITIONS
         },
         fidelity_after_ms={
             ms: replace(one, published=_at(published, float(ms))) for ms, (one, _) in after.items()
@@ -130,6 +116,30 @@ def characterise(
         assumptions=assumptions(preset),
         published=published,
     )
+
+
+def _counted(
+    preset: Preset, pairs: int, seed: int, after_ms: tuple[float, ...], told: Progress
+) -> tuple[dict[str, Estimate], dict[str, tuple[Estimate, Estimate]]]:
+    """All figures by name, and fidelity and coherence by storage time."""
+    generator = np.random.default_rng(seed)
+    runs = Runs(Trials(preset, generator), pairs)
+    told("rates", 0.0)
+    found = runs.rates(generator)
+    told("fidelity", 0.05)
+    found |= runs.fidelity()
+    told("CHSH value", 0.1)
+    found |= runs.chsh()
+    told("key setting", 0.25)
+    found["qber"] = runs.qber()
+    told("storage", 0.3)
+    after = {f"{ms:g}": runs.after(ms) for ms in after_ms}
+    told("half", 0.4)
+    found["fidelity_half_ms"] = runs.half_ms()
+    told("next pair", 0.9)
+    found |= runs.next_pair()
+    told("done", 1.0)
+    return found, after
 
 
 def assumptions(preset: Preset) -> tuple[Assumption, ...]:

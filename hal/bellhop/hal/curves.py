@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from bellhop.hal.estimates import NOT_HERE, Estimate, Runs
+from bellhop.hal.estimates import DRIFT, HALF, Estimate, Runs, missing
+from bellhop.hal.expectations import Expectations
+from bellhop.hal.experiment import Experiment
 from bellhop.hal.figures import Figure
 from bellhop.hal.preset import Preset
 from bellhop.hal.sections import Fibre, Fibres
@@ -15,6 +17,9 @@ from bellhop.hal.trials import Trials
 
 BEYOND = 1.6
 """Storage times go so much beyond the one of interest."""
+
+NEVER_MS = 1e3
+"""The one of interest for memories that neither dephase nor bring a pair below 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,9 @@ def by_length(
 def exact_by_length(preset: Preset, lengths_m: Iterable[float]) -> Iterator[LengthPoint]:
     """Without counting.  Fidelities are missing where drift leaves no closed form."""
     for length_m in lengths_m:
-        runs = _runs(with_length(preset, length_m))
-        rate, found = runs.experiment.pairs_per_s, runs.exact_fidelity(0.0)
-        fidelity = NOT_HERE if found is None else Estimate(found, 0.0, found)
-        yield LengthPoint(length_m, Estimate(rate, 0.0, rate), fidelity)
+        experiment = Experiment(with_length(preset, length_m))
+        rate = experiment.pairs_per_s
+        yield LengthPoint(length_m, Estimate(rate, 0.0, rate), _exact(Expectations(experiment)))
 
 
 def by_storage(
@@ -78,28 +82,29 @@ def by_storage(
 
 
 def exact_by_storage(preset: Preset, stored_ms: Iterable[float]) -> Iterator[StoragePoint]:
-    runs = _runs(preset)
+    expected = Expectations(Experiment(preset))
     for ms in stored_ms:
-        found = runs.exact_fidelity(1e6 * ms)
-        yield StoragePoint(ms, NOT_HERE if found is None else Estimate(found, 0.0, found))
+        yield StoragePoint(ms, _exact(expected, 1e6 * ms))
 
 
 def storage_span_ms(preset: Preset) -> float | None:
     """Storage times worth showing: beyond the crossing of 0.5, or else the coherence time, and all
     that was published.  None if no end stores anything."""
-    runs = _runs(preset)
-    if not runs.stores:
+    expected = Expectations(Experiment(preset))
+    if not expected.stores:
         return None
-    times = [runs.coherence_ns() / 1e6, *map(float, preset.published.fidelity_after_ms)]
-    crossing_ns = runs.crossing_ns()
-    if crossing_ns is not None:
+    times = [expected.coherence_ns() / 1e6, *map(float, preset.published.fidelity_after_ms)]
+    crossing_ns = expected.falls_below_ns(HALF)
+    if crossing_ns:
         times[0] = crossing_ns / 1e6
-    return BEYOND * max(time for time in times if math.isfinite(time))
+    return BEYOND * max((time for time in times if math.isfinite(time)), default=NEVER_MS)
 
 
-def _runs(preset: Preset) -> Runs:
-    """For exact values: nothing is drawn."""
-    return Runs(Trials(preset, np.random.default_rng(0)), 1)
+def _exact(expected: Expectations, stored_ns: float = 0.0) -> Estimate:
+    if expected.drifts:
+        return missing(DRIFT)
+    found = expected.fidelity(stored_ns)
+    return Estimate(found, 0.0, found)
 
 
 def _long(fibre: Fibre, length_m: float) -> Fibre:

@@ -1,34 +1,41 @@
 """The runs by which a link is characterised: each counts a figure, with its standard error."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from bellhop.hal.correlations import BELL_SIGNS
+from bellhop.hal.expectations import STORED_NS_MAX, Expectations, Numbers
 from bellhop.hal.figures import Figure
 from bellhop.hal.heralding import halves
-from bellhop.hal.operations import Side
-from bellhop.hal.states import coherence
-from bellhop.hal.statistics import correlation, proportion
-from bellhop.hal.storage import Keeping
-from bellhop.hal.trials import AXES, Mean, Numbers, Trials, fidelity, mean
+from bellhop.hal.statistics import proportion
+from bellhop.hal.trials import AXES, BLOCK_ROUNDS, Counts, Mean, Trials, fidelity, mean
 
 OTHER_RUNS = 2
 """Other runs have the CHSH run's pairs over this."""
 
+RELOADS = 10_000
+"""Reloads are counted over at least the time in which so many are due."""
+
 CURVE_POINTS = 9
-CURVE_WIDTH = 0.2
+CURVE_WIDTH = 0.9
 """The crossing of 0.5 is sought in fidelities after so many storage times, so much of it around."""
 
-STORED_NS_MAX = 1e15
-QUANTILES = 20_000
+SLOPE_ERRORS = 5.0
+LEVEL_ERRORS = 4.0
+"""A crossing is sought where the slope of counted fidelities is known to be so many of its errors,
+and where the law itself falls so many errors of the level below 0.5."""
+
 HALF = 0.5
-BISECTIONS = 60
 
 TEST_SETTINGS = ((0, 0), (0, 1), (1, 0), (1, 1))
+CORRELATORS = tuple(f"e{x}{y}" for x, y in TEST_SETTINGS)
 KEY_SETTINGS = ((0, 2),)
+
+DRIFT = "drift leaves no closed form"
+KEEPS_NOTHING = "neither end keeps its half of a pair"
+UNANSWERED = "no round of some setting was answered at both ends"
+TOO_FLAT = "the fidelity passes 0.5 too gently to be located with so many pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +43,14 @@ class Estimate:
     """A figure: counted, with its standard error; exact, if there is a closed form; published.
 
     `value` is None where the figure does not exist for this link, as how long detectors keep.
+    `reason`: why there is no value, or else why there is no exact one.
     """
 
     value: float | None = None
     stderr: float | None = None
     exact: float | None = None
     published: Figure | None = None
+    reason: str | None = None
 
     @property
     def apart(self) -> float | None:
@@ -53,7 +62,8 @@ class Estimate:
         return (self.value - self.published.value) / error if error > 0.0 else None
 
 
-NOT_HERE = Estimate()
+def missing(reason: str, exact: float | None = None) -> Estimate:
+    return Estimate(exact=exact, reason=reason)
 
 
 class Runs:
@@ -61,233 +71,238 @@ class Runs:
 
     def __init__(self, trials: Trials, pairs: int) -> None:
         self.experiment = trials.experiment
+        self.expected = Expectations(trials.experiment)
         self.pairs = pairs
         self.others = max(3 * len(AXES), pairs // OTHER_RUNS)
         self._trials = trials
-        self.stores = any(self.experiment.has_memory(side) for side in Side)
 
     # Rates
 
     def rates(self, generator: np.random.Generator) -> dict[str, Estimate]:
-        """What heralds come to while attempts run, and over all time."""
+        """What heralds come to while attempts run, and over all time.
+
+        Attempts, cooling and calibrations come by a clock, and are counted over whole turns and
+        calibration periods: they have no error.  Chance are the heralds and the reloads.
+        """
         e = self.experiment
-        draw = e.law.draw(generator, self.pairs)
-        gaps = np.diff(draw.attempts, prepend=-1)
-        share = float(gaps.std(ddof=1) / gaps.mean()) / math.sqrt(self.pairs)
-        attempts, last = int(draw.attempts[-1]) + 1, draw.attempts[-1:]
-        active_ns = int(e.schedule.active_ns(last)[0])
-        all_ns = int(e.schedule.end_ns(last)[0]) + e.schedule.reload_ns(generator, active_ns)
-        reloads = sum(active_ns / every * each**2 for every, each in e.schedule.losses)
-        paused_share = math.hypot(share, math.sqrt(reloads) / all_ns)
-        # Attempts come by a clock; only the turn in which the run ends is cut off at any point.
-        turn_share = e.schedule.turn_ns / active_ns / math.sqrt(12.0)
-        efficiency, gain = self._per_link_efficiency(), self._per_gain()
-        success, per_s = self.pairs / attempts, 1e9 * self.pairs / active_ns
-        return {
-            "attempts_per_s": _scaled(
-                1e9 * attempts / active_ns, turn_share, e.schedule.attempts_per_s
-            ),
+        attempts, share = self._attempts(generator)
+        per_s = self._attempts_per_s(attempts)
+        pauses, pauses_error = self._pauses(generator, 1e9 * attempts / per_s)
+        paused_share = math.hypot(share, pauses_error / (1.0 + pauses))
+        success = self.pairs / attempts
+        found = {
+            "attempts_per_s": _scaled(per_s, 0.0, e.schedule.attempts_per_s),
             "success_probability": _scaled(success, share, e.success_probability),
-            "pairs_per_s": _scaled(per_s, share, e.pairs_per_s),
+            "pairs_per_s": _scaled(success * per_s, share, e.pairs_per_s),
             "pairs_per_s_with_pauses": _scaled(
-                1e9 * self.pairs / all_ns, paused_share, e.pairs_per_s_with_pauses
+                success * per_s / (1.0 + pauses), paused_share, e.pairs_per_s_with_pauses
             ),
-            "link_efficiency": _scaled(per_s, share, e.pairs_per_s, efficiency),
-            "gain_over_no_memory": _scaled(success, share, e.success_probability, gain),
+        }
+        return found | {
+            "link_efficiency": self._link_efficiency(found["pairs_per_s"]),
+            "gain_over_no_memory": self._gain(found["success_probability"]),
         }
 
-    def _per_link_efficiency(self) -> float | None:
+    def _attempts(self, generator: np.random.Generator) -> tuple[int, float]:
+        """Until all pairs are there, and the relative standard error of their mean number."""
+        attempts, squares = 0, 0.0
+        for begun in range(0, self.pairs, BLOCK_ROUNDS):
+            draw = self.experiment.law.draw(generator, min(BLOCK_ROUNDS, self.pairs - begun))
+            gaps = np.diff(draw.attempts, prepend=-1)
+            attempts += int(gaps.sum())
+            squares += float(np.square(gaps, dtype=np.float64).sum())
+        gap = attempts / self.pairs
+        # One more gap that is off by one, lest success in every attempt seem certain.
+        variance = max(0.0, squares / self.pairs - gap**2) + 1.0 / self.pairs
+        return attempts, math.sqrt(variance / self.pairs) / gap
+
+    def _attempts_per_s(self, attempts: int) -> float:
+        """Over the whole turns in which so many were made."""
+        schedule = self.experiment.schedule
+        whole = -(-attempts // schedule.attempts_per_turn) * schedule.attempts_per_turn
+        next_ends_ns = int(schedule.active_ns(np.array([whole], dtype=np.int64))[0])
+        return 1e9 * whole / (next_ends_ns - schedule.period_ns)
+
+    def _pauses(self, generator: np.random.Generator, active_ns: float) -> tuple[float, float]:
+        """The time of calibrations and reloads over that of attempts, with its standard error."""
+        schedule = self.experiment.schedule
+        pauses = 0.0
+        if schedule.calibration_every_ns is not None:
+            pauses = schedule.calibration_ns / schedule.calibration_every_ns
+        if not schedule.losses:
+            return pauses, 0.0
+        seen_ns = max(active_ns, RELOADS * max(every for every, _ in schedule.losses))
+        reloads_ns = schedule.reload_ns(generator, round(seen_ns))
+        variance = sum(each**2 / every for every, each in schedule.losses) / seen_ns
+        return pauses + reloads_ns / seen_ns, math.sqrt(variance)
+
+    def _link_efficiency(self, rate: Estimate) -> Estimate:
         """Rate times the pair's coherence time: the quantum link efficiency of P. C. Humphreys et
         al., Nature 558, 268 (2018)."""
-        kept_ns = self.coherence_ns()
-        return kept_ns / 1e9 if self.stores and math.isfinite(kept_ns) else None
+        if not self.expected.stores:
+            return missing(KEEPS_NOTHING)
+        kept_ns = self.expected.coherence_ns()
+        if not math.isfinite(kept_ns):
+            return missing("the memories do not dephase")
+        return _times(rate, kept_ns / 1e9)
 
-    def _per_gain(self) -> float | None:
+    def _gain(self, success: Estimate) -> Estimate:
         if self.experiment.scheme != "repeater-node":
-            return None
+            return missing("there is no repeater node")
         p_a, p_b = halves(self.experiment.preset, self.experiment.schedule.modes)
-        return 1.0 / (p_a * p_b)
-
-    def coherence_ns(self) -> float:
-        """When dephasing of both memories has brought the pair's coherence to 1/e."""
-        storage = self.experiment.storage
-        keepings = [storage[side].memory for side in Side if self.experiment.has_memory(side)]
-        return _falls_below(lambda ns: _coherence(keepings, ns), math.exp(-1.0)) or math.inf
+        return _times(success, 1.0 / (p_a * p_b))
 
     # States
 
     def fidelity(self) -> dict[str, Estimate]:
         """The fidelity, and the correlators xx, yy and zz that it comes from."""
-        products = self._trials.kept(self.others)
-        exact = self._exact_correlators(0.0)
-        found = {"fidelity": _beside(fidelity(products), self.exact_fidelity(0.0))}
-        for name, axis in AXES.items():
-            along = mean(products.value[products.axis == axis].astype(np.float64))
-            found[name] = _beside(along, None if exact is None else exact[axis - 1])
+        counts = self._trials.kept(self.others)
+        found = {"fidelity": self._beside(fidelity(counts), self.expected.fidelity(0.0))}
+        exact = self.expected.correlators(0.0)
+        for name, along, one in zip(AXES, counts, exact, strict=True):
+            found[name] = self._beside(mean(along), one)
         return found
 
     def after(self, stored_ms: float) -> tuple[Estimate, Estimate]:
         """Fidelity, and coherence (the mean of XX and YY), of pairs kept for so long."""
-        if not self.stores:
-            return NOT_HERE, NOT_HERE
+        if not self.expected.stores:
+            return missing(KEEPS_NOTHING), missing(KEEPS_NOTHING)
         stored_ns = 1e6 * stored_ms
-        products = self._trials.kept(self.others, stored_ns)
-        exact = self._exact_correlators(stored_ns)
-        across = products.value[products.axis < AXES["zz"]]
+        counts = self._trials.kept(self.others, stored_ns)
+        xx, yy, _ = self.expected.correlators(stored_ns)
         return (
-            _beside(fidelity(products), self.exact_fidelity(stored_ns)),
-            _beside(
-                mean(across.astype(np.float64)),
-                None if exact is None else (exact[0] + exact[1]) / 2.0,
-            ),
+            self._beside(fidelity(counts), self.expected.fidelity(stored_ns)),
+            self._beside(mean(counts[0] + counts[1]), (xx + yy) / 2.0),
         )
 
     def half_ms(self) -> Estimate:
-        """Where a parabola through counted fidelities falls below 0.5.
+        """When fidelities of kept pairs fall below 0.5, counted at several storage times.
 
-        The exact law only says where to look, as a first glance at data would.  None if it never
-        does, and if there are too few pairs to say.
+        The exact law says where to look, as a first glance at data would, and is the curve that is
+        fitted: a line of counted fidelities against the law's has 0.5 where the law has some level,
+        and the law has that level at the time sought.
         """
-        crossing_ns = self.crossing_ns()
-        if not crossing_ns:
-            return NOT_HERE
-        x = np.linspace(-CURVE_WIDTH, CURVE_WIDTH, CURVE_POINTS)
-        pairs = max(3 * len(AXES), self.others // 2)
-        curve = [fidelity(self._trials.kept(pairs, crossing_ns * (1.0 + one))) for one in x]
-        values, errors = (np.array(column) for column in zip(*curve, strict=True))
-        found = _root(x, values - HALF, errors)
-        if found is None:
-            return NOT_HERE
-        around_ms = crossing_ns / 1e6
-        exact_ms = None if self._drifts else around_ms
-        return Estimate(around_ms * (1.0 + found.value), around_ms * found.stderr, exact_ms)
+        if not self.expected.stores:
+            return missing(KEEPS_NOTHING)
+        around_ns = self.expected.falls_below_ns(HALF)
+        if around_ns is None:
+            return missing(f"the fidelity does not fall below 0.5 within {STORED_NS_MAX / 1e9:g} s")
+        if around_ns == 0.0:
+            return missing("the fidelity is below 0.5 from the start")
+        exact_ms = None if self.expected.drifts else around_ns / 1e6
+        times_ns = around_ns * np.linspace(1.0 - CURVE_WIDTH, 1.0 + CURVE_WIDTH, CURVE_POINTS)
+        law, pairs = self.expected.fidelities(times_ns), max(3 * len(AXES), self.others // 4)
+        if not self._locatable(law, pairs):
+            return missing(TOO_FLAT, exact_ms)
+        curve = [fidelity(self._trials.kept(pairs, float(ns))) for ns in times_ns]
+        level = _level(law, curve)
+        crossing = None if level is None else self._crossing(level)
+        if crossing is None:
+            return missing(TOO_FLAT, exact_ms)
+        reason = DRIFT if self.expected.drifts else None
+        return Estimate(crossing.value / 1e6, crossing.stderr / 1e6, exact_ms, reason=reason)
+
+    def _locatable(self, law: Numbers, pairs: int) -> bool:
+        """Before anything is counted, so that what was drawn does not decide what is shown."""
+        x, error = law - HALF, 0.75 / math.sqrt(pairs)  # Three correlators at most.
+        spread = float(np.square(x - x.mean()).sum())
+        if spread < (SLOPE_ERRORS * error) ** 2:
+            return False
+        level_error = error * math.sqrt(1.0 / len(x) + float(x.mean()) ** 2 / spread)
+        return self.expected.falls_below_ns(HALF - LEVEL_ERRORS * level_error) is not None
+
+    def _crossing(self, level: Mean) -> Mean | None:
+        """When the law has this level.
+
+        The error is the longest way to the times of levels that are an error, or half that to those
+        that are two errors, off: the law may be curved, and stepped by pulses.  None if it never
+        falls so far.
+        """
+        ways = (0.0, -2.0, -1.0, 1.0, 2.0)
+        times_ns = [self.expected.falls_below_ns(level.value + n * level.stderr) for n in ways]
+        known = [ns for ns in times_ns if ns is not None]
+        if len(known) < len(ways):
+            return None
+        value = known[0]
+        spread = max(abs(ns - value) / abs(n) for n, ns in zip(ways[1:], known[1:], strict=True))
+        # On a step all of them may be the same: no less than by the mean slope until then.
+        fallen = self.expected.fidelity(0.0) - level.value
+        return Mean(value, max(spread, value * level.stderr / fallen if fallen > 0.0 else 0.0))
 
     def next_pair(self) -> dict[str, Estimate]:
         """Fidelity of pairs that were kept until the next herald came."""
         names = ("fidelity_next_pair", "fidelity_next_pair_window")
-        if not self.stores:
-            return dict.fromkeys(names, NOT_HERE)
-        products = self._trials.until_next(self.others)
-        estimates = [_beside(fidelity(products), self._exact_until_next(math.inf)), NOT_HERE]
+        if not self.expected.stores:
+            return dict.fromkeys(names, missing(KEEPS_NOTHING))
         window = self.experiment.preset.storage.window_ns
-        if window is not None:
-            within = products.among(products.stored_ns <= window.value)
-            if len(within.value) >= len(AXES):
-                exact = self._exact_until_next(window.value)
-                estimates[1] = _beside(fidelity(within), exact)
-        return dict(zip(names, estimates, strict=True))
+        window_ns = math.inf if window is None else window.value
+        counts, within = self._trials.until_next(self.others, window_ns)
+        found = [self._beside(fidelity(counts), self.expected.until_next())]
+        if window is None:
+            found.append(missing("storage.window_ns is not given"))
+        else:
+            exact = self.expected.until_next(window_ns)
+            found.append(self._within(within, exact))
+        return dict(zip(names, found, strict=True))
+
+    def _within(self, counts: Counts, exact: float | None) -> Estimate:
+        if counts.sum(axis=1).min() == 0:
+            known = None if self.expected.drifts else exact
+            return missing("too few pairs had a successor within storage.window_ns", known)
+        return self._beside(fidelity(counts), exact)
 
     # Bell values
 
     def chsh(self) -> dict[str, Estimate]:
-        """S, and its correlators e00 to e11."""
+        """S, its correlators e00 to e11, and the share of rounds that they are counted from."""
         played = self._trials.play(self.pairs, TEST_SETTINGS)
-        found: dict[str, Estimate] = {}
+        answered = proportion(int(played.answered.sum()), played.rounds)
+        found = {"answered": self._beside(Mean(*answered), self.expected.answered())}
+        if played.answered.min() == 0:
+            return found | dict.fromkeys(("s", *CORRELATORS), missing(UNANSWERED))
+        exact = self.expected.bell_correlators()
         value = variance = 0.0
-        for x, y in TEST_SETTINGS:
-            among = (played.x == x) & (played.y == y)
-            one, error = correlation(played.a[among], played.b[among])
-            found[f"e{x}{y}"] = Estimate(one, error)
-            value += -one if x and y else one
-            variance += error**2
-        exact = None if self._drifts else self.experiment.chsh()
-        return {"s": Estimate(value, math.sqrt(variance), exact), **found}
+        for index, (x, y) in enumerate(TEST_SETTINGS):
+            share, error = proportion(int(played.different[index]), int(played.answered[index]))
+            one = Mean(1.0 - 2.0 * share, 2.0 * error)
+            found[f"e{x}{y}"] = self._beside(one, float(exact[x, y]))
+            value += -one.value if x and y else one.value
+            variance += one.stderr**2
+        found["s"] = self._beside(Mean(value, math.sqrt(variance)), self.experiment.chsh())
+        return found
 
     def qber(self) -> Estimate:
         played = self._trials.play(self.others, KEY_SETTINGS)
-        found = proportion(int(np.count_nonzero(played.a ^ played.b)), len(played.a))
-        return Estimate(*found, None if self._drifts else self.experiment.qber())
+        different, answered = int(played.different.sum()), int(played.answered.sum())
+        if answered == 0:
+            return missing(UNANSWERED)
+        return self._beside(Mean(*proportion(different, answered)), self.experiment.qber())
 
-    # Exact values
-
-    def crossing_ns(self) -> float | None:
-        """Where a kept pair's fidelity falls below 0.5, drift left out; None if it never does."""
-        return _falls_below(self._fidelity_without_drift, HALF) if self.stores else None
-
-    @property
-    def _drifts(self) -> bool:
-        return not self.experiment.drift.off
-
-    def exact_fidelity(self, stored_ns: float) -> float | None:
-        """Of a pair kept so long after its herald; None where drift leaves no closed form."""
-        return None if self._drifts else self._fidelity_without_drift(stored_ns)
-
-    def _fidelity_without_drift(self, stored_ns: float) -> float:
-        return float(self._fidelities(np.asarray(stored_ns)))
-
-    def _fidelities(self, stored_ns: Numbers) -> Numbers:
-        return self.experiment.fidelity(*self._ages_ns(stored_ns))
-
-    def _exact_correlators(self, stored_ns: float) -> tuple[float, ...] | None:
-        """XX, YY and ZZ, turned so that the announced Bell state has 1."""
-        if self._drifts:
-            return None
-        e = self.experiment
-        pairs = e.pairs(*self._ages_ns(np.asarray(stored_ns)))
-        turned = np.diagonal(pairs, axis1=-2, axis2=-1) * BELL_SIGNS[e.announced]
-        return tuple(float(one) for one in (e.shares @ turned)[1:])
-
-    def _ages_ns(self, stored_ns: Numbers) -> tuple[Numbers, Numbers]:
-        """Of both sides' qubits, kept so long after their herald; detectors keep nothing."""
-        e = self.experiment
-        a, b = (e.herald_wait_ns[s] + stored_ns * e.has_memory(s) for s in Side)
-        return a, b
-
-    def _exact_until_next(self, window_ns: float) -> float | None:
-        """Mean over the waiting time's law, at its quantiles: geometric steps of a mean attempt."""
-        if self._drifts:
-            return None
-        e = self.experiment
-        failing, attempt_ns = math.log1p(-e.success_probability), 1e9 / e.schedule.attempts_per_s
-        within = -math.expm1(failing * (window_ns / attempt_ns))
-        u = (np.arange(QUANTILES) + 0.5) / QUANTILES * within
-        steps = np.ceil(np.log1p(-u) / failing)
-        return float(self._fidelities(steps * attempt_ns).mean())
+    def _beside(self, found: Mean, exact: float | None) -> Estimate:
+        """With the exact value, unless drift touches it."""
+        if self.expected.drifts:
+            return Estimate(found.value, found.stderr, None, reason=DRIFT)
+        return Estimate(found.value, found.stderr, exact)
 
 
-def _scaled(value: float, share: float, exact: float, factor: float | None = 1.0) -> Estimate:
-    """`share`: the relative standard error.  Without a factor there is no such figure."""
-    if factor is None:
-        return NOT_HERE
-    return Estimate(factor * value, factor * value * share, factor * exact)
+def _scaled(value: float, share: float, exact: float) -> Estimate:
+    """`share`: the relative standard error."""
+    return Estimate(value, value * share, exact)
 
 
-def _beside(found: Mean, exact: float | None) -> Estimate:
-    return Estimate(found.value, found.stderr, exact)
+def _times(one: Estimate, factor: float) -> Estimate:
+    assert one.value is not None and one.stderr is not None and one.exact is not None
+    return Estimate(factor * one.value, factor * one.stderr, factor * one.exact)
 
 
-def _falls_below(curve: Callable[[float], float], level: float) -> float | None:
-    """Where a falling curve of times from 0 crosses `level`, in ns; 0 if it starts below it, None
-    if it stays above for as long as anyone would wait."""
-    if curve(0.0) < level:
-        return 0.0
-    after = 1.0
-    while curve(after) >= level:
-        after *= 2.0
-        if after > STORED_NS_MAX:
-            return None
-    before = 0.0
-    for _ in range(BISECTIONS):
-        middle = (before + after) / 2.0
-        before, after = (middle, after) if curve(middle) >= level else (before, middle)
-    return after
-
-
-def _coherence(keepings: list[Keeping], stored_ns: float) -> float:
-    parts = (coherence(stored_ns, one.coherence_ns, one.shape) for one in keepings)
-    return math.prod(float(part) for part in parts)
-
-
-def _root(x: Numbers, y: Numbers, stderr: Numbers) -> Mean | None:
-    """Where the parabola through (x, y) falls below 0 nearest to x = 0, with its standard error
-    from those of y; None if it does nowhere near."""
-    coefficients, covariance = np.polyfit(x, y, 2, w=1.0 / stderr, cov="unscaled")
-    slope = np.polyder(coefficients)
-    roots = [float(root.real) for root in np.roots(coefficients) if abs(root.imag) < 1e-12]
-    falling = [r for r in roots if np.polyval(slope, r) < 0.0 and abs(r) <= 2.0 * x.max()]
-    if not falling:
+def _level(law: Numbers, curve: list[Mean]) -> Mean | None:
+    """Where on the law's scale a line through counted fidelities has 0.5; None if the line is not
+    known well enough to say."""
+    counted, errors = (np.array(column) for column in zip(*curve, strict=True))
+    line, covariance = np.polyfit(law - HALF, counted - HALF, 1, w=1.0 / errors, cov="unscaled")
+    slope, offset = (float(one) for one in line)
+    if slope < SLOPE_ERRORS * math.sqrt(float(covariance[0, 0])):
         return None
-    root = min(falling, key=abs)
-    powers = np.array([root**2, root, 1.0])
-    spread = math.sqrt(float(powers @ covariance @ powers))
-    return Mean(root, spread / abs(float(np.polyval(slope, root))))
+    root = -offset / slope
+    powers = np.array([root, 1.0])
+    return Mean(HALF + root, math.sqrt(float(powers @ covariance @ powers)) / slope)
