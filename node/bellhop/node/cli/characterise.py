@@ -133,11 +133,20 @@ def _preset(name: str | None, file: Path | None, overrides: tuple[str, ...]) -> 
     one = (name is None) != (file is None)
     known = ", ".join(preset_names())
     require(one, "PRESET", f"or --preset-file is given, and not both; presets are {known}")
-    values = dict(_override(text) for text in overrides)
+    values = _overrides(overrides)
     if file is not None:
         return read_preset(file, values)
     assert name is not None, "one of the two is given"
     return load_preset(name, values)
+
+
+def _overrides(texts: tuple[str, ...]) -> dict[str, float]:
+    """Figures of one end come after those of both, whatever their order was: they say more."""
+    values: dict[str, float] = {}
+    for path, value in map(_override, texts):
+        require(path not in values, "--set", f"is given twice for {path}")
+        values[path] = value
+    return dict(sorted(values.items(), key=lambda item: item[0].split(".")[1:2] in (["a"], ["b"])))
 
 
 def _override(text: str) -> tuple[str, float]:
@@ -180,17 +189,15 @@ def key_rate(found: Characterisation) -> Estimate:
     from bellhop.stack.diqkd.asymptotic import asymptotic_key_rate, asymptotic_key_rate_error
 
     s, qber = found.estimates["s"], found.estimates["qber"]
-    assert s.value is not None and s.stderr is not None
-    assert qber.value is not None and qber.stderr is not None
-    exact = None
+    value = stderr = exact = None
     if s.exact is not None and qber.exact is not None:
         exact = asymptotic_key_rate(s.exact, qber.exact)
-    return Estimate(
-        asymptotic_key_rate(s.value, qber.value),
-        asymptotic_key_rate_error(s.value, s.stderr, qber.value, qber.stderr),
-        exact,
-        found.published.key_rate_asymptotic,
-    )
+    if s.value is not None and qber.value is not None:
+        assert s.stderr is not None and qber.stderr is not None
+        value = asymptotic_key_rate(s.value, qber.value)
+        stderr = asymptotic_key_rate_error(s.value, s.stderr, qber.value, qber.stderr)
+    published = found.published.key_rate_asymptotic
+    return Estimate(value, stderr, exact, published, s.reason or qber.reason)
 
 
 def key_rate_at_published(found: Characterisation) -> float | None:
@@ -209,7 +216,8 @@ def all_estimates(found: Characterisation) -> dict[str, Estimate]:
 
 
 def document(found: Characterisation) -> dict[str, Any]:
-    """What --json prints; `published` and what is known of it only where something was."""
+    """What --json prints; `published` and what is known of it only where something was, `reason`
+    only where there is no value, or no exact one."""
     key = _entry(key_rate(found)) | {"at_published": key_rate_at_published(found)}
     return {
         "preset": found.preset,
@@ -230,6 +238,8 @@ def document(found: Characterisation) -> dict[str, Any]:
 
 def _entry(one: Estimate) -> dict[str, Any]:
     entry: dict[str, Any] = {"value": one.value, "stderr": one.stderr, "exact": one.exact}
+    if one.reason is not None:
+        entry["reason"] = one.reason
     if one.published is not None:
         entry["published"] = one.published.value
         entry["published_stderr"] = one.published.error
@@ -246,13 +256,16 @@ def _entry(one: Estimate) -> dict[str, Any]:
 def _print(found: Characterisation, drawn: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from bellhop.hal.characterise import DEFINITIONS
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=TABLE_COLUMNS)
-    table = Table(title=found.title, title_justify="left", caption_justify="left", box=None)
+    table = Table(
+        title=Text(printable(found.title)), title_justify="left", caption_justify="left", box=None
+    )
     for name in ("figure", "counted", "exact", "published", "apart"):
         table.add_column(name, no_wrap=True)
     for name, one in _rows(found):
@@ -268,9 +281,13 @@ def _print(found: Characterisation, drawn: list[str]) -> None:
             console.print(f"[bold]{name}[/bold]: {definitions[name]}")
     console.print("[bold]xx, yy, zz[/bold]: turned so that the announced Bell state has 1")
     console.print("[bold]coherence[/bold]: the mean of xx and yy")
+    console.print("\nno value, or no exact one, and why:")
+    for reason, names in _reasons(found).items():
+        console.print(f"  {', '.join(names)}: {reason}", markup=False)
     console.print("\nassumed, inferred, fitted or set in the preset:")
     for a in found.assumptions:
-        console.print(f"  {a.path} = {a.value:g} ({a.grade}: {a.source})", markup=False)
+        source = printable(a.source)
+        console.print(f"  {a.path} = {a.value:g} ({a.grade}: {source})", markup=False)
     for file in drawn:
         console.print(f"drawn: {file}", markup=False)
 
@@ -286,6 +303,22 @@ def _rows(found: Characterisation) -> Iterator[tuple[str, Estimate]]:
         if one.value is not None:
             yield f"fidelity after {ms} ms", one
             yield f"coherence after {ms} ms", found.coherence_after_ms[ms]
+
+
+def _reasons(found: Characterisation) -> dict[str, list[str]]:
+    """The figures that something is missing of, by why."""
+    named = all_estimates(found) | found.correlators
+    named |= {f"fidelity after {ms} ms": one for ms, one in found.fidelity_after_ms.items()}
+    reasons: dict[str, list[str]] = {}
+    for name, one in named.items():
+        if one.reason is not None:
+            reasons.setdefault(one.reason, []).append(name)
+    return reasons
+
+
+def printable(text: str) -> str:
+    """Without control characters, which a terminal would obey."""
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def _counted(one: Estimate) -> str:

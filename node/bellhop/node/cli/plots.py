@@ -20,6 +20,7 @@ from bellhop.hal.errors import ConfigError
 from bellhop.hal.estimates import Estimate
 from bellhop.hal.figures import Figure as Published
 from bellhop.hal.preset import Preset
+from bellhop.node.cli.characterise import printable
 
 COUNTED_POINTS = 9
 CURVE_POINTS = 80
@@ -49,7 +50,7 @@ def plot_by_length(file: Path, preset: Preset, seed: int, told: Told) -> None:
         told("rate by length", len(counted) / COUNTED_POINTS)
     exact = list(exact_by_length(preset, np.linspace(0.0, longest_m, CURVE_POINTS).tolist()))
     figure, (rates, fidelities) = _axes(2)
-    figure.suptitle(preset.description, fontsize="medium", wrap=True)
+    _entitle(figure, preset)
     exact_km = [point.length_m / 1e3 for point in exact]
     counted_km = [point.length_m / 1e3 for point in counted]
     _curve(rates, exact_km, [point.pairs_per_s for point in exact])
@@ -80,7 +81,7 @@ def plot_by_storage(file: Path, preset: Preset, seed: int, told: Told) -> None:
         told("fidelity by storage", len(counted) / COUNTED_POINTS)
     exact = list(exact_by_storage(preset, np.linspace(0.0, longest_ms, CURVE_POINTS).tolist()))
     figure, (axes,) = _axes(1)
-    figure.suptitle(preset.description, fontsize="medium", wrap=True)
+    _entitle(figure, preset)
     _curve(axes, [point.stored_ms for point in exact], [point.fidelity for point in exact])
     _points(axes, [point.stored_ms for point in counted], [point.fidelity for point in counted])
     published = preset.published
@@ -102,6 +103,12 @@ def _axes(rows: int) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(7.0, 3.2 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)
     return figure, [row[0] for row in axes]
+
+
+def _entitle(figure: Figure, preset: Preset) -> None:
+    """As it is written: a dollar sign begins no formula."""
+    title = printable(preset.description).replace("$", r"\$")
+    figure.suptitle(title, fontsize="medium", wrap=True)
 
 
 def _logarithmic(axes: Axes) -> None:
