@@ -85,6 +85,8 @@ _ports = st.builds(
     source=st.integers(0, 4),
     description=st.text(max_size=300),
     idealisations=st.lists(st.text(max_size=20), max_size=20),
+    rounds_max=_counts,
+    herald_is_measurement=st.booleans(),
 )
 _reports = st.one_of(
     st.builds(pb.ReadyReport, ports=st.lists(_ports, max_size=4)).map(

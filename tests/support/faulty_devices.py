@@ -37,9 +37,9 @@ STRANGE = RequestId("5e" * 16)
 Outcomes = NDArray[np.uint8]
 
 
-def network(seed: int = 1) -> Embedded:
-    """One Oxford link in this process."""
-    links = links_of({FIBRE: (NODES[Side.A], NODES[Side.B])}, load_preset("oxford", {}))
+def network(seed: int = 1, preset: str = "oxford") -> Embedded:
+    """One link in this process."""
+    links = links_of({FIBRE: (NODES[Side.A], NODES[Side.B])}, load_preset(preset, {}))
     return Embedded(Nature(links, np.random.default_rng(seed), Clock(fast=True)))
 
 
@@ -126,6 +126,13 @@ class StallsInHeralds(Fault):
 class NotReady(Fault):
     def said(self, report: Report) -> Iterable[Report]:
         return [DeviceGone("warming up")] if isinstance(report, Ready) else [report]
+
+
+class SaysAtOneEndThatItDetects(Fault):
+    def said(self, report: Report) -> Iterable[Report]:
+        if isinstance(report, Ready) and self.side is Side.B:
+            return [Ready(tuple(replace(p, herald_is_measurement=True) for p in report.ports))]
+        return [report]
 
 
 class SaysTwice(Fault):

@@ -66,6 +66,7 @@ async def test_a_device_without_a_fault_passes_through_the_wrapper() -> None:
 
 PLANTED: list[tuple[type[Fault], str, str]] = [
     (faulty.NotReady, "ready_comes_first", "first report is DeviceGone, and must be Ready"),
+    (faulty.SaysAtOneEndThatItDetects, "ready_comes_first", "is false at side A, true at side B"),
     (faulty.StallsInMeasurements, "heralds_and_outcomes_come_in_blocks", "stalled"),
     (faulty.StallsInHeralds, "heralds_and_outcomes_come_in_blocks", "side B stalled"),
     (faulty.SaysTwice, "nothing_comes_unasked", "duplicate"),
@@ -103,6 +104,19 @@ async def test_a_planted_fault_is_found_and_named(kind: type[Fault], name: str, 
     verdict = await verdict_on(kind, name, wait_seconds)
     assert verdict.outcome == "failed"
     assert re.search(words, verdict.seen), verdict.seen
+
+
+async def test_a_link_that_ends_at_a_detector_certifies_nothing_and_the_suite_says_so() -> None:
+    embedded = network(preset="cui-12km")
+    device = Device(
+        FIBRE,
+        lambda: embedded.memory(NODES[Side.A]),
+        lambda: embedded.memory(NODES[Side.B]),
+    )
+    chosen = [BY_NAME[n] for n in ("ready_comes_first", "no_herald_is_a_measurement")]
+    ready, loophole = await run_suite(device, np.random.default_rng(2), chosen=chosen)
+    assert ready.outcome == "passed", ready.seen
+    assert loophole.outcome == "not applicable" and "detection loophole" in loophole.seen
 
 
 async def test_what_is_not_ready_is_not_tested_further() -> None:

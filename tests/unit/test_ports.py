@@ -29,6 +29,7 @@ def named(link: str, port: Port = PORT) -> Port:
         PORT,
         named("a/b"),
         replace(PORT, side=Side.B, source=Source.HARDWARE, settings=3, rounds_max=4),
+        replace(PORT, herald_is_measurement=True),
     ],
 )
 def test_a_port_is_the_same_after_a_restart(port: Port) -> None:
@@ -36,10 +37,10 @@ def test_a_port_is_the_same_after_a_restart(port: Port) -> None:
     assert restore_ports({fact.name: fact.payload, "other/x": b"{"}) == {port.link: port}
 
 
-def test_a_port_remembered_without_a_limit_has_none() -> None:
+def test_a_port_remembered_by_an_earlier_version_is_what_it_was() -> None:
     fact = port_fact(PORT)
     content = json.loads(fact.payload)
-    del content["rounds_max"]
+    del content["rounds_max"], content["herald_is_measurement"]
     (port,) = restore_ports({fact.name: json.dumps(content).encode()}).values()
     assert port == PORT and holds(port, BLOCK_ROUNDS_MAX)
 

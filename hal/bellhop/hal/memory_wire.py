@@ -186,6 +186,7 @@ def _port_to_wire(port: Port) -> memory_pb2.MemoryPort:
         description=port.description[:TEXT_CHARACTERS_MAX],
         idealisations=port.idealisations,
         rounds_max=port.rounds_max,
+        herald_is_measurement=port.herald_is_measurement,
     )
 
 
@@ -209,6 +210,7 @@ def _port_from_wire(message: memory_pb2.MemoryPort) -> Port:
         description=printable(message.description),
         idealisations=tuple(printable(text) for text in message.idealisations),
         rounds_max=message.rounds_max or BLOCK_ROUNDS_MAX,
+        herald_is_measurement=message.herald_is_measurement,
     )
 
 

@@ -55,6 +55,9 @@ class Port:
     """One end of one link as its device describes it.
 
     `rounds_max`: how many heralded pairs it holds at once, so no block is longer.
+    `herald_is_measurement`: whether a click that heralds is at an end the measurement itself, so
+    that rounds are chosen by what settings may have decided (the detection loophole): nothing
+    measured on such a link is certified device-independently.
     """
 
     link: LinkName
@@ -65,6 +68,7 @@ class Port:
     description: str
     idealisations: tuple[str, ...] = ()
     rounds_max: int = BLOCK_ROUNDS_MAX
+    herald_is_measurement: bool = False
 
 
 @dataclass(frozen=True, slots=True)

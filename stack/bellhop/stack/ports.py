@@ -24,6 +24,7 @@ def port_fact(port: Port) -> Fact:
         "description": port.description,
         "idealisations": list(port.idealisations),
         "rounds_max": port.rounds_max,
+        "herald_is_measurement": port.herald_is_measurement,
     }
     return Fact(f"{PREFIX}{port.link}", json.dumps(content).encode())
 
@@ -42,6 +43,7 @@ def restore_ports(facts: Mapping[str, bytes]) -> dict[LinkName, Port]:
                 description=content["description"],
                 idealisations=tuple(content["idealisations"]),
                 rounds_max=content.get("rounds_max", BLOCK_ROUNDS_MAX),
+                herald_is_measurement=content.get("herald_is_measurement", False),
             )
     return ports
 
@@ -65,3 +67,17 @@ def holds(port: Port, block_rounds: int) -> bool:
     """Whether the device can hold a whole block: it heralds all pairs of one before any is
     measured."""
     return block_rounds <= port.rounds_max
+
+
+def loophole(port: Port) -> str | None:
+    """Why nothing measured on this link can be certified device-independently; None if it can be.
+
+    P. M. Pearle, Phys. Rev. D 2, 1418 (1970): a device that answers only the rounds it likes, for
+    the settings it is shown, violates any Bell inequality without entanglement.
+    """
+    if not port.herald_is_measurement:
+        return None
+    return (
+        f"link {port.link} is heralded by the measurement itself, which knows the setting"
+        " (detection loophole): nothing measured there certifies a key device-independently"
+    )

@@ -276,6 +276,9 @@ def _check_ports(a: Port, b: Port) -> None:
     sources = f"{a.source.value} and {b.source.value}"
     require(a.source is b.source, f"the outcomes of the two ends are {sources}")
     require(a.peer != b.peer, f"both ends say that their peer is {a.peer}")
+    says = " at side A, ".join(f"{end.herald_is_measurement}".lower() for end in (a, b))
+    same = a.herald_is_measurement == b.herald_is_measurement
+    require(same, f"herald_is_measurement is {says} at side B")
 
 
 async def connected(connect: Connect, link: LinkName, wait_seconds: float) -> End:

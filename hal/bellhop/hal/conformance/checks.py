@@ -40,6 +40,15 @@ async def ready_comes_first(_: Bench) -> None:
     """All that is to be seen was seen when the bench was attached."""
 
 
+async def no_herald_is_a_measurement(bench: Bench) -> None:
+    """What the ports say of it; both say the same, else no bench was attached."""
+    if bench.a.port.herald_is_measurement:
+        raise NotApplicable(
+            f"link {bench.link} is heralded by the measurement itself (detection loophole): nodes"
+            " refuse device-independent sessions there"
+        )
+
+
 async def heralds_and_outcomes_come_in_blocks(bench: Bench) -> None:
     request = bench.request()
     for block in range(3):

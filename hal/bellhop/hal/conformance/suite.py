@@ -50,6 +50,13 @@ CHECKS: tuple[Check, ...] = (
         checks.ready_comes_first,
     ),
     Check(
+        "No herald is a measurement",
+        "pairs that are heralded before a setting acts at either end; a link that ends at a"
+        " detector says that it has none",
+        "`herald_is_measurement` of the ports",
+        checks.no_herald_is_a_measurement,
+    ),
+    Check(
         "Heralds and outcomes come in blocks",
         "one herald and one outcome for each round ordered, the same heralds at both ends",
         "the station's messages to the two ends: do both take the same clicks for the same block?",

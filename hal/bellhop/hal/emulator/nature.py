@@ -359,6 +359,7 @@ class Nature:
             source=Source.EMULATED,
             description=link.preset.description,
             idealisations=tuple(text for text in idealisations if text),
+            herald_is_measurement=physics.ends_at_a_detector,
         )
 
     def _refuse(

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from bellhop.v1 import types_pb2 as bellhop_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x65llhop/v1/memory.proto\x12\nbellhop.v1\x1a\x16\x62\x65llhop/v1/types.proto\"\xb1\x01\n\x0fMemoryOperation\x12/\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1c.bellhop.v1.AttemptOperationH\x00\x12/\n\x07measure\x18\x02 \x01(\x0b\x32\x1c.bellhop.v1.MeasureOperationH\x00\x12/\n\x07release\x18\x03 \x01(\x0b\x32\x1c.bellhop.v1.ReleaseOperationH\x00\x42\x0b\n\toperation\"P\n\x10\x41ttemptOperation\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\"b\n\x10MeasureOperation\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\x12\x10\n\x08settings\x18\x05 \x01(\x0c\"1\n\x10ReleaseOperation\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\"\xea\x01\n\x0cMemoryReport\x12\x1e\n\x04time\x18\x01 \x01(\x0b\x32\x10.bellhop.v1.Time\x12(\n\x05ready\x18\x02 \x01(\x0b\x32\x17.bellhop.v1.ReadyReportH\x00\x12.\n\x08heralded\x18\x03 \x01(\x0b\x32\x1a.bellhop.v1.HeraldedReportH\x00\x12.\n\x08measured\x18\x04 \x01(\x0b\x32\x1a.bellhop.v1.MeasuredReportH\x00\x12&\n\x04lost\x18\x05 \x01(\x0b\x32\x16.bellhop.v1.LostReportH\x00\x42\x08\n\x06report\"\xc9\x01\n\nMemoryPort\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\"\n\x04side\x18\x02 \x01(\x0e\x32\x14.bellhop.v1.PortSide\x12\x0c\n\x04peer\x18\x03 \x01(\t\x12\x10\n\x08settings\x18\x04 \x01(\r\x12)\n\x06source\x18\x05 \x01(\x0e\x32\x19.bellhop.v1.OutcomeSource\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x15\n\ridealisations\x18\x07 \x03(\t\x12\x12\n\nrounds_max\x18\x08 \x01(\r\"4\n\x0bReadyReport\x12%\n\x05ports\x18\x01 \x03(\x0b\x32\x16.bellhop.v1.MemoryPort\"\x96\x01\n\x0eHeraldedReport\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x0c\x12\x10\n\x08patterns\x18\x06 \x01(\x0c\x12\x10\n\x08\x62\x65gun_ns\x18\x07 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\x08 \x01(\x03\"r\n\x0eMeasuredReport\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\x12\x10\n\x08outcomes\x18\x05 \x01(\x0c\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x0c\"]\n\nLostReport\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x11\n\toperation\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t*G\n\x08PortSide\x12\x19\n\x15PORT_SIDE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPORT_SIDE_A\x10\x01\x12\x0f\n\x0bPORT_SIDE_B\x10\x02*i\n\rOutcomeSource\x12\x1e\n\x1aOUTCOME_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_SOURCE_EMULATED\x10\x01\x12\x1b\n\x17OUTCOME_SOURCE_HARDWARE\x10\x02\x32U\n\rMemoryService\x12\x44\n\x07Operate\x12\x1b.bellhop.v1.MemoryOperation\x1a\x18.bellhop.v1.MemoryReport(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x65llhop/v1/memory.proto\x12\nbellhop.v1\x1a\x16\x62\x65llhop/v1/types.proto\"\xb1\x01\n\x0fMemoryOperation\x12/\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1c.bellhop.v1.AttemptOperationH\x00\x12/\n\x07measure\x18\x02 \x01(\x0b\x32\x1c.bellhop.v1.MeasureOperationH\x00\x12/\n\x07release\x18\x03 \x01(\x0b\x32\x1c.bellhop.v1.ReleaseOperationH\x00\x42\x0b\n\toperation\"P\n\x10\x41ttemptOperation\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\"b\n\x10MeasureOperation\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\x12\x10\n\x08settings\x18\x05 \x01(\x0c\"1\n\x10ReleaseOperation\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\"\xea\x01\n\x0cMemoryReport\x12\x1e\n\x04time\x18\x01 \x01(\x0b\x32\x10.bellhop.v1.Time\x12(\n\x05ready\x18\x02 \x01(\x0b\x32\x17.bellhop.v1.ReadyReportH\x00\x12.\n\x08heralded\x18\x03 \x01(\x0b\x32\x1a.bellhop.v1.HeraldedReportH\x00\x12.\n\x08measured\x18\x04 \x01(\x0b\x32\x1a.bellhop.v1.MeasuredReportH\x00\x12&\n\x04lost\x18\x05 \x01(\x0b\x32\x16.bellhop.v1.LostReportH\x00\x42\x08\n\x06report\"\xe8\x01\n\nMemoryPort\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\"\n\x04side\x18\x02 \x01(\x0e\x32\x14.bellhop.v1.PortSide\x12\x0c\n\x04peer\x18\x03 \x01(\t\x12\x10\n\x08settings\x18\x04 \x01(\r\x12)\n\x06source\x18\x05 \x01(\x0e\x32\x19.bellhop.v1.OutcomeSource\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x15\n\ridealisations\x18\x07 \x03(\t\x12\x12\n\nrounds_max\x18\x08 \x01(\r\x12\x1d\n\x15herald_is_measurement\x18\t \x01(\x08\"4\n\x0bReadyReport\x12%\n\x05ports\x18\x01 \x03(\x0b\x32\x16.bellhop.v1.MemoryPort\"\x96\x01\n\x0eHeraldedReport\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\x0c\x12\x10\n\x08patterns\x18\x06 \x01(\x0c\x12\x10\n\x08\x62\x65gun_ns\x18\x07 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\x08 \x01(\x03\"r\n\x0eMeasuredReport\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06rounds\x18\x04 \x01(\r\x12\x10\n\x08outcomes\x18\x05 \x01(\x0c\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x0c\"]\n\nLostReport\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x11\n\toperation\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t*G\n\x08PortSide\x12\x19\n\x15PORT_SIDE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPORT_SIDE_A\x10\x01\x12\x0f\n\x0bPORT_SIDE_B\x10\x02*i\n\rOutcomeSource\x12\x1e\n\x1aOUTCOME_SOURCE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_SOURCE_EMULATED\x10\x01\x12\x1b\n\x17OUTCOME_SOURCE_HARDWARE\x10\x02\x32U\n\rMemoryService\x12\x44\n\x07Operate\x12\x1b.bellhop.v1.MemoryOperation\x1a\x18.bellhop.v1.MemoryReport(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bellhop.v1.memory_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PORTSIDE']._serialized_start=1335
-  _globals['_PORTSIDE']._serialized_end=1406
-  _globals['_OUTCOMESOURCE']._serialized_start=1408
-  _globals['_OUTCOMESOURCE']._serialized_end=1513
+  _globals['_PORTSIDE']._serialized_start=1366
+  _globals['_PORTSIDE']._serialized_end=1437
+  _globals['_OUTCOMESOURCE']._serialized_start=1439
+  _globals['_OUTCOMESOURCE']._serialized_end=1544
   _globals['_MEMORYOPERATION']._serialized_start=64
   _globals['_MEMORYOPERATION']._serialized_end=241
   _globals['_ATTEMPTOPERATION']._serialized_start=243
@@ -47,15 +47,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMORYREPORT']._serialized_start=477
   _globals['_MEMORYREPORT']._serialized_end=711
   _globals['_MEMORYPORT']._serialized_start=714
-  _globals['_MEMORYPORT']._serialized_end=915
-  _globals['_READYREPORT']._serialized_start=917
-  _globals['_READYREPORT']._serialized_end=969
-  _globals['_HERALDEDREPORT']._serialized_start=972
-  _globals['_HERALDEDREPORT']._serialized_end=1122
-  _globals['_MEASUREDREPORT']._serialized_start=1124
-  _globals['_MEASUREDREPORT']._serialized_end=1238
-  _globals['_LOSTREPORT']._serialized_start=1240
-  _globals['_LOSTREPORT']._serialized_end=1333
-  _globals['_MEMORYSERVICE']._serialized_start=1515
-  _globals['_MEMORYSERVICE']._serialized_end=1600
+  _globals['_MEMORYPORT']._serialized_end=946
+  _globals['_READYREPORT']._serialized_start=948
+  _globals['_READYREPORT']._serialized_end=1000
+  _globals['_HERALDEDREPORT']._serialized_start=1003
+  _globals['_HERALDEDREPORT']._serialized_end=1153
+  _globals['_MEASUREDREPORT']._serialized_start=1155
+  _globals['_MEASUREDREPORT']._serialized_end=1269
+  _globals['_LOSTREPORT']._serialized_start=1271
+  _globals['_LOSTREPORT']._serialized_end=1364
+  _globals['_MEMORYSERVICE']._serialized_start=1546
+  _globals['_MEMORYSERVICE']._serialized_end=1631
 # @@protoc_insertion_point(module_scope)

@@ -216,6 +216,7 @@ class MemoryPort(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     IDEALISATIONS_FIELD_NUMBER: _builtins.int
     ROUNDS_MAX_FIELD_NUMBER: _builtins.int
+    HERALD_IS_MEASUREMENT_FIELD_NUMBER: _builtins.int
     link: _builtins.str
     side: Global___PortSide.ValueType
     peer: _builtins.str
@@ -224,6 +225,11 @@ class MemoryPort(_message.Message):
     description: _builtins.str
     rounds_max: _builtins.int
     """the longest block; 0: as long as any"""
+    herald_is_measurement: _builtins.bool
+    """A click that heralds is at an end the measurement itself: the detection loophole.  Nodes refuse
+    device-independent sessions there.  A service that does not know the field heralds before it
+    is shown a setting.
+    """
     @_builtins.property
     def idealisations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -237,10 +243,11 @@ class MemoryPort(_message.Message):
         description: _builtins.str = ...,
         idealisations: _abc.Iterable[_builtins.str] | None = ...,
         rounds_max: _builtins.int = ...,
+        herald_is_measurement: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "idealisations", b"idealisations", "link", b"link", "peer", b"peer", "rounds_max", b"rounds_max", "settings", b"settings", "side", b"side", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "herald_is_measurement", b"herald_is_measurement", "idealisations", b"idealisations", "link", b"link", "peer", b"peer", "rounds_max", b"rounds_max", "settings", b"settings", "side", b"side", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

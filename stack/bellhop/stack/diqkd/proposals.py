@@ -32,7 +32,7 @@ from bellhop.stack.diqkd.record import Record
 from bellhop.stack.ids import AskNumber, JobNumber, SessionId
 from bellhop.stack.keys.ledger import MASKS_A_SESSION, MASKS_ALICE
 from bellhop.stack.messages import Abort, Accept, Propose, reason_told
-from bellhop.stack.ports import holds, port_to
+from bellhop.stack.ports import holds, loophole, port_to
 
 
 class Proposals:
@@ -125,6 +125,8 @@ class Proposals:
         port = port_to(desk.ports.values(), peer)
         if port is None:
             return f"no port of the memory leads to {peer}"
+        if why := loophole(port):
+            return why
         if not holds(port, desk.policy.block_rounds):
             return (
                 f"diqkd.block_rounds = {desk.policy.block_rounds} in the configuration exceeds the"
@@ -191,6 +193,9 @@ class Proposals:
     def agree(self, now_ns: int, peer: NodeName) -> list[Action]:
         """The peer has agreed to what is proposed to it."""
         record = self._proposed.pop(peer)
+        if why := loophole(self._desk.ports[record.parameters.link]):
+            # The device said so only after the proposal had left.
+            return [*self._desk.decline(record, why), *self._desk.answer(peer, "refused", why)]
         record.agreed = True
         return [Persist((record.parameters_fact(),)), *self._desk.start(now_ns, record, {})]
 
@@ -264,6 +269,7 @@ class Proposals:
         if len(desk.held_with(peer)) >= HELD_MAX:
             return f"the keys of {HELD_MAX} sessions are not confirmed yet"
         why = self._pool_objection(peer, parameters.pool, is_alice=port.side is Side.A)
+        why = why or loophole(port)
         if why is None and not holds(port, parameters.block_rounds):
             why = (
                 f"your diqkd.block_rounds = {parameters.block_rounds} exceeds the"
