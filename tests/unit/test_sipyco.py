@@ -144,6 +144,29 @@ async def test_a_round_is_asked_once_with_its_setting() -> None:
     assert trap.after_greeting() == rounds
 
 
+async def test_after_the_last_round_of_a_block_the_answers_are_seen_to_be_in_step() -> None:
+    trap = Trap(attempt=[HERALDS], measure=[0, 1])
+    async with laboratory(trap) as made:
+        await heralds(made)
+        asked = len(trap.calls)
+        told = [await made.measure(LINK, REQUEST, 3, index, 0) for index in range(2)]
+    assert told == [0, 1]
+    assert [call[0] for call in trap.calls[asked:]] == ["measure", "measure", "ping"]
+
+
+@pytest.mark.parametrize("shifted", [0, 1])
+async def test_outcomes_that_are_shifted_by_a_round_are_not_told(shifted: int) -> None:
+    """The last outcome of a block is the answer to what is asked after it."""
+    trap = Trap(attempt=[HERALDS], ping=[True, shifted, True], measure=[0, 0])
+    async with laboratory(trap) as made:
+        await heralds(made)
+        assert await made.measure(LINK, REQUEST, 3, 0, 0) == 0
+        with pytest.raises(LaboratoryError, match="or it answers a call twice"):
+            await made.measure(LINK, REQUEST, 3, 1, 0)
+        assert made._connection is not None and made._connection.closed
+        await abandoned(trap, made)
+
+
 async def test_what_a_controller_says_of_a_measurement_is_not_repeated(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -197,6 +220,27 @@ async def test_an_attempt_that_is_closed_early_is_abandoned() -> None:
         assert await anext(attempt) == EXPECTED[0]
         assert isinstance(attempt, AsyncGenerator)
         await attempt.aclose()
+        await abandoned(trap, made)
+
+
+async def test_an_attempt_whose_last_herald_nobody_would_have_is_abandoned() -> None:
+    trap = Trap(attempt=[HERALDS])
+    async with laboratory(trap) as made:
+        attempt = made.attempt(ORDER)
+        assert [await anext(attempt), await anext(attempt)] == EXPECTED
+        assert isinstance(attempt, AsyncGenerator)
+        await attempt.aclose()
+        await abandoned(trap, made)
+
+
+@pytest.mark.parametrize(("count", "polled"), [(3, True), (3, False), (1, False)])
+async def test_an_attempt_of_too_many_or_too_few_heralds_is_abandoned(
+    count: int, polled: bool
+) -> None:
+    told = [(number, 3, number) for number in range(count)]
+    trap = Trap(heralds=[told]) if polled else Trap(attempt=[told])
+    async with laboratory(trap) as made:
+        assert len(await heralds(made)) == count
         await abandoned(trap, made)
 
 
@@ -313,6 +357,11 @@ async def test_both_ends_of_an_encrypted_connection_show_who_they_are(tmp_path: 
     async with laboratory(Trap(), context, tls=tls | {"authority": str(stranger)}) as made:
         with pytest.raises(LaboratoryError, match="CERTIFICATE_VERIFY_FAILED"):
             await made.open()
+
+
+def test_a_port_with_a_text_that_is_no_unicode() -> None:
+    with pytest.raises(ControllerNonsense, match="no Unicode"):
+        ports_of([PORT | {"\ud800": 1}], NODE)
 
 
 def test_answers_of_numpy() -> None:

@@ -6,6 +6,7 @@ sent, line by line, to the calls below; the object behind it had one method of e
 
 import asyncio
 import math
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from fractions import Fraction
@@ -15,7 +16,12 @@ import numpy as np
 import pytest
 
 from bellhop.hal.drivers.pyon import LINE_BYTES_MAX, ControllerNonsense
-from bellhop.hal.drivers.sipyco_rpc import ControllerFailed, ControllerGone, SipycoConnection
+from bellhop.hal.drivers.sipyco_rpc import (
+    ANSWER_BYTES_MAX,
+    ControllerFailed,
+    ControllerGone,
+    SipycoConnection,
+)
 from bellhop.hal.errors import HardwareError
 
 RECORDINGS = Path("tests/support/recordings")
@@ -160,6 +166,57 @@ async def test_a_late_answer_ends_the_connection() -> None:
         assert trap.closed
         with pytest.raises(ControllerGone, match="is closed"):
             await trap.call("ping", seconds=SECONDS)
+
+
+ONE = b'< {"status":"ok","ret":1}\n'
+
+
+async def test_a_call_that_is_answered_twice_ends_the_connection() -> None:
+    """Its second answer would be the next call's, and so on: outcomes shifted by one round."""
+    async with connected([*HELLO, CALL, ONE + ONE[2:]]) as trap:
+        with pytest.raises(ControllerNonsense, match="besides the answer to ping"):
+            await trap.call("ping", seconds=SECONDS)
+        assert trap.closed
+
+
+async def test_what_came_without_a_call_is_no_answer() -> None:
+    async with connected([*HELLO[:3], HELLO[3] + ONE[2:], CALL, ONE]) as trap:
+        with pytest.raises(ControllerNonsense, match="before it was asked to ping"):
+            await trap.call("ping", seconds=SECONDS)
+        assert trap.closed
+
+
+async def test_half_a_line_too_many_is_seen_as_well() -> None:
+    async with connected([*HELLO, CALL, ONE + b"{"]) as trap:
+        with pytest.raises(ControllerNonsense, match="answer a call twice"):
+            await trap.call("ping", seconds=SECONDS)
+
+
+LONG = b'< {"status":"ok","ret":"%s"}\n' % (b"x" * ANSWER_BYTES_MAX)
+
+
+async def test_an_answer_is_as_long_as_its_caller_allows() -> None:
+    async with connected([*HELLO, CALL, LONG, CALL, LONG]) as trap:
+        answer = await trap.call("ping", seconds=SECONDS, bytes_max=LINE_BYTES_MAX)
+        assert answer == "x" * ANSWER_BYTES_MAX
+        with pytest.raises(ControllerNonsense, match=f"over {ANSWER_BYTES_MAX} bytes"):
+            await trap.call("ping", seconds=SECONDS)
+        assert trap.closed
+
+
+async def test_only_short_answers_are_decoded_on_the_event_loop() -> None:
+    threads: list[int] = []
+    async with connected([*HELLO, CALL, ONE, CALL, LONG]) as trap:
+        decode = trap._decode
+
+        def noting(line: bytes) -> object:
+            threads.append(threading.get_ident())
+            return decode(line)
+
+        trap._decode = noting
+        for _ in range(2):
+            await trap.call("ping", seconds=SECONDS, bytes_max=LINE_BYTES_MAX)
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 async def test_close_ends_a_call_that_is_under_way() -> None:

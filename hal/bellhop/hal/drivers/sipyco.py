@@ -5,7 +5,8 @@ once, as the server of sipyco makes one call at a time: what takes long is asked
 (`offer`, `heralds`), every `poll_seconds`.  A method that cannot do what it is asked raises.
 
     ping() -> bool
-        False if the device is not well.
+        False if the device is not well.  Also asked after the last round of each block: answers
+        have no number, and this one shows that they are in step.
     ports() -> list of dict
         What a `LabPort` says: link, side ("a" or "b"), peer, settings, description, and if they
         differ from the defaults idealisations (texts), pairs_held_max, source ("emulated").
@@ -36,10 +37,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Self, TypeVar
 
-from bellhop.hal.drivers.pyon import ControllerNonsense
+from bellhop.hal.drivers.pyon import LINE_BYTES_MAX, ControllerNonsense
 from bellhop.hal.drivers.sipyco_answers import clock_of, heralds_of, outcome_of, ports_of
 from bellhop.hal.drivers.sipyco_options import Options, options_from
-from bellhop.hal.drivers.sipyco_rpc import ControllerFailed, SipycoConnection
+from bellhop.hal.drivers.sipyco_rpc import ANSWER_BYTES_MAX, ControllerFailed, SipycoConnection
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.laboratory import Herald, Laboratory, LaboratoryError, LabPort
 from bellhop.hal.operations import Attempt, LinkName, NodeName, RequestId
@@ -69,6 +70,7 @@ class SipycoLaboratory(Laboratory):
         self._connecting = asyncio.Lock()
         self._ports: tuple[LabPort, ...] = ()
         self._unanswered: Block | None = None
+        self._last_rounds: dict[Block, int] = {}
         self._giving_up: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -92,14 +94,18 @@ class SipycoLaboratory(Laboratory):
     async def attempt(self, order: Attempt) -> AsyncIterator[Herald]:
         """See `Laboratory`."""
         block = (order.link, order.request, order.block)
-        told = 0
+        told, whole = 0, False
         try:
             async with aclosing(self._heralds(order)) as heralds:
                 async for herald in heralds:
                     told += 1
                     yield herald
+            whole = told == order.rounds
         finally:
-            if told < order.rounds:
+            # Also if the last herald was told and whoever heard it would not have it.
+            if whole:
+                self._last_rounds[block] = order.rounds - 1
+            else:
                 self._give_up(block)
 
     async def measure(
@@ -107,18 +113,20 @@ class SipycoLaboratory(Laboratory):
     ) -> int | None:
         """See `Laboratory`.  If the controller raises, there is no sure answer; if it is gone, or
         answers nonsense, the block is given up."""
-        arguments = (link, request, block, round_index, setting)
         try:
-            return _checked(outcome_of, await self._call("measure", *arguments, private=True))
-        except _Raised as error:
-            self._note_unanswered((link, request, block), round_index, error)
-            return None
+            outcome = await self._outcome((link, request, block), round_index, setting)
+            if round_index == self._last_rounds.get((link, request, block)):
+                del self._last_rounds[link, request, block]
+                await self._check_step()
         except BaseException:
             self._give_up((link, request, block))
             raise
+        return outcome
 
     async def release(self, link: LinkName, request: RequestId) -> None:
         """See `Laboratory`."""
+        for block in [block for block in self._last_rounds if block[:2] == (link, request)]:
+            del self._last_rounds[block]
         await self._call("release", link, request)
 
     async def close(self) -> None:
@@ -126,6 +134,34 @@ class SipycoLaboratory(Laboratory):
         await asyncio.gather(*self._giving_up, return_exceptions=True)
         if self._connection is not None:
             self._connection.close()
+
+    async def _outcome(self, block: Block, round_index: int, setting: int) -> int | None:
+        arguments = (*block, round_index, setting)
+        try:
+            return _checked(outcome_of, await self._call("measure", *arguments, private=True))
+        except _Raised as error:
+            self._note_unanswered(block, round_index, error)
+            return None
+
+    async def _check_step(self) -> None:
+        """That the answer to the last call was the answer to it, and with it all before.
+
+        A controller whose second answer to a call is always under way when the next one is made
+        has nothing unread when that is looked at.
+        """
+        connection, options = self._connection, self._options
+        assert connection is not None, "an outcome came by it"
+        try:
+            # On this connection: that another one is in step says nothing of what came before it.
+            well = await connection.call(options.methods.ping, seconds=options.call_seconds)
+            if well is not True:
+                connection.close()
+                raise ControllerNonsense(
+                    f"the controller at {connection.where} did not answer True to ping after the"
+                    " last round of a block: its device is not well, or it answers a call twice"
+                )
+        except HardwareError as error:
+            raise _told(error) from error
 
     async def _heralds(self, order: Attempt) -> AsyncGenerator[Herald, None]:
         block = (order.link, order.request, order.block)
@@ -150,9 +186,12 @@ class SipycoLaboratory(Laboratory):
         """What the controller's `method` answers.  Raises LaboratoryError."""
         name = getattr(self._options.methods, method)
         limit = self._options.call_seconds if seconds is None else seconds
+        bytes_max = LINE_BYTES_MAX if method in ("attempt", "heralds") else ANSWER_BYTES_MAX
         connection = await self._connected()
         try:
-            return await connection.call(name, *arguments, seconds=limit, private=private)
+            return await connection.call(
+                name, *arguments, seconds=limit, private=private, bytes_max=bytes_max
+            )
         except ControllerFailed as error:
             raise _Raised(_words(error)) from error
         except HardwareError as error:
@@ -206,7 +245,8 @@ class SipycoLaboratory(Laboratory):
             raise HardwareError(
                 f"the controller at {connection.where} says that its device is not well"
             )
-        ports = ports_of(await connection.call(methods.ports, seconds=seconds), self._node)
+        answer = await connection.call(methods.ports, seconds=seconds, bytes_max=LINE_BYTES_MAX)
+        ports = ports_of(answer, self._node)
         if self._ports and ports != self._ports:
             raise HardwareError(
                 f"the controller at {connection.where} came back with other ports: start this"

@@ -50,6 +50,8 @@ def ports_of(answer: object, node: NodeName) -> tuple[LabPort, ...]:
         raise ControllerNonsense(
             f"the controller's ports are none: {printable(str(error), TEXT_CHARACTERS_MAX)}"
         ) from None
+    except UnicodeEncodeError:
+        raise ControllerNonsense("the controller's ports have a text that is no Unicode") from None
     _require(0 < len(told) <= PORTS_MAX, f"ports are {len(told)}: from 1 to {PORTS_MAX} can be")
     _require(len({one.link for one in told}) == len(told), "ports are two of one link")
     return tuple(_port(one, node) for one in told)

@@ -12,15 +12,16 @@ The protocol (https://github.com/m-labs/sipyco, sipyco/pc_rpc.py).  Every messag
     client   {"action": "get_rpc_method_list"}      and so on; either side ends by closing
 
 A server answers in order, one call at a time, and closes without a word on a target it does not
-have.  An answer that is late would be taken for the next one, so a call that is not answered in
-time ends the connection.
+have.  Answers have no number.  One that is late would be taken for the next one, so a call that is
+not answered in time ends the connection; and so does anything that comes without a call.
 """
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self, SupportsIndex
 
 from bellhop.hal.drivers import pyon, pyon_v1
 from bellhop.hal.drivers.pyon import LINE_BYTES_MAX, ControllerNonsense, printable
@@ -30,6 +31,12 @@ BANNER = b"ARTIQ pc_rpc\n"
 FEATURE_V2 = "pyon_v2"
 NAMES_MAX = 1_024
 """No server has more targets, and no target more methods."""
+
+ANSWER_BYTES_MAX = 256 * 1024
+"""No answer is longer, but where the caller allows it: heralds, ports, documentation."""
+
+INLINE_BYTES_MAX = 16 * 1024
+"""Longer lines are decoded in a thread: all else that runs on the event loop goes on."""
 
 REASON_CHARACTERS_MAX = 200
 """What a controller says of a failure is repeated up to this length."""
@@ -51,12 +58,42 @@ class ControllerFailed(HardwareError):
         self.kind = kind
 
 
+class _Lines(asyncio.StreamReader):
+    """A reader that knows whether anything came that was not read."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=LINE_BYTES_MAX)
+        self._left_bytes = 0
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        came = bytes(data)
+        self._left_bytes += len(came)
+        super().feed_data(came)
+
+    async def readline(self) -> bytes:
+        line = await super().readline()
+        self._left_bytes -= len(line)
+        return line
+
+    @property
+    def unread(self) -> bool:
+        return self._left_bytes > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a caller wants of an answer."""
+
+    method: str
+    seconds: float
+    private: bool
+    bytes_max: int
+
+
 class SipycoConnection:
     """One connection to one target of a server.  Calls of several tasks are made one by one."""
 
-    def __init__(
-        self, where: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, where: str, reader: _Lines, writer: asyncio.StreamWriter) -> None:
         self.where = where
         self.targets: tuple[str, ...] = ()
         self.description = ""
@@ -85,9 +122,7 @@ class SipycoConnection:
         connection: Self | None = None
         try:
             async with asyncio.timeout(seconds):
-                reader, writer = await asyncio.open_connection(
-                    host, port, ssl=tls, limit=LINE_BYTES_MAX
-                )
+                reader, writer = await _connected(host, port, tls)
                 connection = cls(where, reader, writer)
                 sock = writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -114,25 +149,30 @@ class SipycoConnection:
         return self._writer.is_closing() or self._reader.at_eof()
 
     async def call(
-        self, method: str, *arguments: object, seconds: float, private: bool = False
+        self,
+        method: str,
+        *arguments: object,
+        seconds: float,
+        private: bool = False,
+        bytes_max: int = ANSWER_BYTES_MAX,
     ) -> object:
         """What `method` returns, a value of PYON.
 
         `arguments` are what `pyon.encode` takes.  `private`: what the controller says of a failure
-        is not repeated, as it may show a setting or an outcome.  Cancelling gives the answer up and
-        leaves the connection in order.  Raises ControllerFailed if the method raised, and
-        ControllerGone or ControllerNonsense; then the connection is closed.
+        is not repeated, as it may show a setting or an outcome.  `bytes_max`: a longer answer is
+        nonsense.  Cancelling gives the answer up and leaves the connection in order.  Raises
+        ControllerFailed if the method raised, and ControllerGone or ControllerNonsense; then the
+        connection is closed.
         """
         request: dict[str, object] = {
             "action": "call", "name": method, "args": list(arguments), "kwargs": {},
         }  # fmt: skip
-        return await self._answered(request, method, seconds, private)
+        return await self._answered(request, _Call(method, seconds, private, bytes_max))
 
     async def documentation(self, seconds: float) -> dict[str, tuple[tuple[str, ...], str]]:
         """The arguments and the text of each method, as the controller tells; errors as `call`."""
-        answer = await self._answered(
-            {"action": "get_rpc_method_list"}, "get_rpc_method_list", seconds, False
-        )
+        call = _Call("get_rpc_method_list", seconds, private=False, bytes_max=LINE_BYTES_MAX)
+        answer = await self._answered({"action": call.method}, call)
         methods = answer.get("methods") if isinstance(answer, dict) else None
         if not isinstance(methods, dict) or len(methods) > NAMES_MAX:
             raise self._nonsense("a documentation of methods that is none")
@@ -156,7 +196,8 @@ class SipycoConnection:
         self._decode = pyon.decode if modern else pyon_v1.decode
         choice = f"{self.target} {FEATURE_V2}\n" if modern else f"{self.target}\n"
         self._writer.write(choice.encode("ascii"))
-        self.methods = frozenset(self._names(self._decode(await self._line()), "methods"))
+        methods = await self._decoded(await self._line())
+        self.methods = frozenset(self._names(methods, "methods"))
 
     def _chosen(self, target: str | None) -> str:
         offered = ", ".join(self.targets) or "none"
@@ -179,12 +220,10 @@ class SipycoConnection:
                 return tuple(sorted(names))
         raise self._nonsense(f"{what} that are no names")
 
-    async def _answered(
-        self, request: dict[str, object], method: str, seconds: float, private: bool
-    ) -> object:
+    async def _answered(self, request: dict[str, object], call: _Call) -> object:
         """A caller who is cancelled leaves the answer to be read: the next is another call's."""
         line = pyon.encode(request)
-        task = asyncio.create_task(self._exchange(line, method, seconds, private))
+        task = asyncio.create_task(self._exchange(line, call))
         self._calls.add(task)
         task.add_done_callback(self._forget)
         return await asyncio.shield(task)
@@ -194,25 +233,42 @@ class SipycoConnection:
         if not task.cancelled():
             task.exception()  # Nobody may be left to hear it.
 
-    async def _exchange(self, line: bytes, method: str, seconds: float, private: bool) -> object:
+    async def _exchange(self, line: bytes, call: _Call) -> object:
         async with self._lock:
             if self.closed:
                 raise self._gone("is closed")
             try:
-                async with asyncio.timeout(seconds):
-                    self._writer.write(line)
-                    await self._writer.drain()
-                    answer = self._decode(await self._line())
+                async with asyncio.timeout(call.seconds):
+                    answer = await self._decoded(await self._said_to(line, call))
             except TimeoutError:
                 self.close()
-                raise self._gone(f"did not answer {method} within {seconds:g} s") from None
+                raise self._gone(
+                    f"did not answer {call.method} within {call.seconds:g} s"
+                ) from None
             except OSError as problem:
                 self.close()
                 raise self._gone(f"broke: {type(problem).__name__}") from None
             except BaseException:
                 self.close()
                 raise
-            return self._result(answer, method, private)
+            return self._result(answer, call.method, call.private)
+
+    async def _said_to(self, line: bytes, call: _Call) -> bytes:
+        """The line that answers `line`, nothing before it and nothing after it."""
+        self._require_silence(f"before it was asked to {call.method}")
+        self._writer.write(line)
+        await self._writer.drain()
+        answer = await self._line()
+        self._require_silence(f"besides the answer to {call.method}")
+        if len(answer) > call.bytes_max:
+            raise self._nonsense(f"an answer to {call.method} of over {call.bytes_max} bytes")
+        return answer
+
+    def _require_silence(self, when: str) -> None:
+        """A line too many would be taken for the answer to the next call, and that one's for the
+        answer to the call after it, without end."""
+        if self._reader.unread:
+            raise self._nonsense(f"something {when}: does it answer a call twice?")
 
     def _result(self, answer: object, method: str, private: bool) -> object:
         if isinstance(answer, dict):
@@ -247,6 +303,11 @@ class SipycoConnection:
             return tuple(printable(name) for name in value)
         raise self._nonsense("a documentation of methods that is none")
 
+    async def _decoded(self, line: bytes) -> object:
+        if len(line) <= INLINE_BYTES_MAX:
+            return self._decode(line)
+        return await asyncio.to_thread(self._decode, line)
+
     async def _line(self) -> bytes:
         """The next line.  Raises ControllerGone or ControllerNonsense."""
         try:
@@ -262,6 +323,17 @@ class SipycoConnection:
 
     def _nonsense(self, what: str) -> ControllerNonsense:
         return ControllerNonsense(f"the controller at {self.where} sent {what}")
+
+
+async def _connected(
+    host: str, port: int, tls: ssl.SSLContext | None
+) -> tuple[_Lines, asyncio.StreamWriter]:
+    """As `asyncio.open_connection`, with a reader that counts."""
+    loop = asyncio.get_running_loop()
+    reader = _Lines()
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, ssl=tls)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 def _plain(name: str) -> bool:
