@@ -152,7 +152,30 @@ def test_an_attempt_succeeds_if_any_mode_does() -> None:
     assert Multiplexed(1e-15, 44).success_probability == pytest.approx(44e-15, rel=1e-12)
 
 
+@pytest.mark.parametrize("law", [Multiplexed(1e-300, 1), RepeaterNode(0.5, 1e-300, 3)])
+def test_what_never_comes_is_not_drawn(law: Law) -> None:
+    """Attempts that int64 cannot count came out negative, or as a herald in each attempt."""
+    with pytest.raises(AssertionError, match="too rare"):
+        law.draw(np.random.default_rng(1), 10)
+    with pytest.raises(AssertionError, match="too many"):
+        Multiplexed(1e-16, 1).draw(np.random.default_rng(1), 1_000)
+    with pytest.raises(AssertionError, match="nothing"):
+        Multiplexed(0.0, 2).draw(np.random.default_rng(1), 1)
+    assert Multiplexed(0.0, 2).success_probability == 0.0
+    with pytest.raises(AssertionError, match="never"):
+        RepeaterNode(0.0, 0.5, 3)
+
+
 # Repeater node
+
+
+@pytest.mark.parametrize("p", [1.0 - 1e-16, 1.0 - 1e-13, 0.9953, 0.99, 1.0])
+def test_a_node_that_nearly_always_succeeds_is_drawn(p: float) -> None:
+    """Where rounding carried a cycle's success beyond 1."""
+    for other in np.linspace(0.9, 1.0, 300):
+        law = RepeaterNode(p, float(other), 110)
+        assert 0.0 < law.success_probability <= 1.0
+        assert rising(law.draw(np.random.default_rng(1), 10))
 
 
 def chain(p_a: float, p_b: float, cutoff: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -19,6 +19,9 @@ Whole = NDArray[np.int64]
 MODES_MAX = 2**16
 """Mode numbers are uint16."""
 
+ATTEMPTS_MAX = 2.0**62
+"""Attempts are numbered in int64."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draw:
@@ -48,20 +51,23 @@ class Law(Protocol):
 
 def failures(generator: np.random.Generator, probability: float, size: int) -> Whole:
     """Failures before a success, (size,): the geometric law from 0; see the module."""
+    assert probability > 0.0, "nothing ever succeeds"
     waits = generator.standard_exponential(size)
     waits *= 1.0 / _rate(probability)
+    # A cast of more than int64 holds has no defined result.
+    assert waits.max(initial=0.0) < ATTEMPTS_MAX, "success is too rare to count the attempts"
     return waits.astype(np.int64)  # towards zero, which is the floor
 
 
 def _rate(probability: float) -> float:
     """-ln(1 - p): the rate of the exponential law whose whole part is geometric."""
-    assert 0.0 < probability <= 1.0, "nothing ever succeeds, or more than always"
+    assert 0.0 <= probability <= 1.0, "success is a probability"
     return inf if probability == 1.0 else -log1p(-probability)
 
 
 def _in_a_row(rate: float, times: float) -> float:
     """1 - (1-p)^times: at least one success in so many tries."""
-    return 0.0 if times == 0 else -expm1(-rate * times)
+    return 0.0 if times == 0 or rate == 0.0 else -expm1(-rate * times)
 
 
 class Multiplexed:
@@ -111,6 +117,7 @@ class RepeaterNode:
 
     def __init__(self, p_a: float, p_b: float, cutoff_attempts: int) -> None:
         assert cutoff_attempts >= 0
+        assert p_a > 0.0 and p_b > 0.0, "one side never succeeds"
         self._p = (p_a, p_b)
         self._cutoff = cutoff_attempts
         self._any = p_a + p_b * (1.0 - p_a)
@@ -121,9 +128,10 @@ class RepeaterNode:
         )
         self._both = p_a * p_b / self._any
         self._only = (p_a * (1.0 - p_b) / self._any, p_b * (1.0 - p_a) / self._any)
-        self._cycle = self._both + sum(
+        cycle = self._both + sum(
             only * later for only, later in zip(self._only, self._later, strict=True)
         )
+        self._cycle = min(1.0, cycle)  # Rounding may carry what nearly always succeeds beyond.
 
     @property
     def success_probability(self) -> float:
@@ -170,6 +178,8 @@ class RepeaterNode:
 
 def _rising(failed: Whole) -> Whole:
     """Numbers of the successful attempts from the failures before each, in place."""
+    # A sum of int64 wraps silently.
+    assert float(failed.sum(dtype=np.float64)) + len(failed) < ATTEMPTS_MAX, "too many attempts"
     failed += 1
     failed[:1] -= 1
     return np.cumsum(failed, out=failed)
