@@ -204,3 +204,10 @@ def test_noise_is_shared_by_the_detectors_and_their_own_is_not(
     mean = (5e4 + arriving_hz / detectors) * 100e-9
     assert found == pytest.approx(1.0 - np.exp(-mean), rel=1e-9)
     assert photonics.noise_probability((), station(scheme, 0.0)) == 0.0
+
+
+def test_a_window_full_of_noise_always_clicks() -> None:
+    """The mean has no bound where the probability has one."""
+    loud = photonics.mean_noise((fibre(0.0, 1e9),), station("direct", 1e9))
+    assert loud == pytest.approx((1e9 + 0.5 * 0.8 * 1e9 / 2) * 100e-9)
+    assert photonics.noise_probability((fibre(0.0, 1e9),), station("direct", 1e9)) == 1.0

@@ -215,7 +215,12 @@ def click_efficiency(device: Device, fibre: Fibre, station: Station) -> float:
 
 
 def noise_probability(fibres: tuple[Fibre, ...], station: Station) -> float:
-    """That a detector clicks in its window without a node's light: 1 - exp(-rate window).
+    """That a detector clicks in its window without a node's light: 1 - exp(-rate window)."""
+    return -math.expm1(-mean_noise(fibres, station))
+
+
+def mean_noise(fibres: tuple[Fibre, ...], station: Station) -> float:
+    """Clicks of a detector in its window without a node's light, on average.
 
     Its own dark clicks, and its even share of what conversion added at the head of each of the
     `fibres` that end there: those photons are lost on the way and at the detector as others are.
@@ -223,4 +228,4 @@ def noise_probability(fibres: tuple[Fibre, ...], station: Station) -> float:
     arriving_hz = sum(fibre.noise_hz.value * fibre_efficiency(fibre) for fibre in fibres)
     arriving_hz *= station.detector_efficiency.value
     rate_hz = station.detector_dark_hz.value + arriving_hz / DETECTORS[station.scheme]
-    return -math.expm1(-rate_hz * station.window_ns.value * 1e-9)
+    return rate_hz * station.window_ns.value * 1e-9
