@@ -14,6 +14,10 @@ from bellhop.hal.errors import ConfigError
 FILE_BYTES_MAX = 1_000_000
 """No configuration file is longer."""
 
+DOTS_A_LINE_MAX = 128
+"""No line of a TOML file has more dots: a key that is thousands of tables deep takes its time and
+its memory to decode, and no key goes over lines."""
+
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 _WHERE = re.compile(r" - at `\$\.?(?P<path>.*)`$")
@@ -22,8 +26,10 @@ _MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
 
 
 def read_text(path: Path) -> str:
-    """Raises ConfigError if the file cannot be read as text."""
+    """Raises ConfigError if the file cannot be read as text, or is none: a pipe may never end."""
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is not a regular file", str(path))
         with path.open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
         if len(content) > FILE_BYTES_MAX:
@@ -37,6 +43,7 @@ def read_text(path: Path) -> str:
 
 def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
     """Raises ConfigError, whose `field` is the path of what is wrong within `origin`."""
+    _check_depth(text, origin)
     try:
         return msgspec.toml.decode(text, type=struct)
     except msgspec.ValidationError as error:
@@ -49,12 +56,19 @@ def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
 
 def decode_document(text: str, origin: str) -> dict[str, object]:
     """The tables of a TOML file, not checked yet.  Raises ConfigError."""
+    _check_depth(text, origin)
     try:
         return tomllib.loads(text)
     except ValueError as error:  # A whole number of thousands of digits is one too.
         raise ConfigError(f"{origin} is not TOML: {error}", origin) from error
     except RecursionError:
         raise ConfigError(f"{origin} is nested too deep", origin) from None
+
+
+def _check_depth(text: str, origin: str) -> None:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > DOTS_A_LINE_MAX and not line.lstrip().startswith("#"):
+            raise ConfigError(f"{origin}: line {number} is nested too deep", origin)
 
 
 def convert(document: object, struct: type[Struct], origin: str) -> Struct:
