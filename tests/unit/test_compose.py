@@ -43,6 +43,8 @@ def test_a_link_of_unequal_nodes_takes_ten_lines() -> None:
     assert preset.fibre.b.length_m.value == 8_000
     assert preset.fibre.b.length_m.grade == "own"
     assert preset.fibre.a == liu.fibre.a
+    # Photons that interfere have one wavelength.
+    assert preset.fibre.a.wavelength_nm == preset.fibre.b.wavelength_nm
     assert preset.station == liu.station
 
 

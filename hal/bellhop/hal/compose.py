@@ -64,54 +64,71 @@ def compose(document: Table, presets: Callable[[str], Table | None]) -> Composit
     """
     composition = Composition({})
     for name, content in document.items():
+        section = _Section(name, presets, composition.written)
         if name in TWO_ENDED:
-            composition.document[name] = _two_ended(name, content, presets, (), composition.written)
+            composition.document[name] = section.two_ended(content)
         elif name in SHARED:
-            composition.document[name] = _shared(name, content, presets, ())
+            composition.document[name] = section.shared(content)
         else:
             composition.document[name] = _figures(content)
     return composition
 
 
-Presets = Callable[[str], Table | None]
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """One section as it is put together.
 
+    `written`: as in `Composition`.  `above`: the presets that its content was reached by.
+    """
 
-def _two_ended(
-    section: str, content: object, presets: Presets, above: tuple[str, ...], written: dict[str, str]
-) -> Table:
-    common = _table(content, section)
-    ends = {end: _table(common.pop(end, {}), f"{section}.{end}") for end in ENDS}
-    if not any(ends.values()):
-        # The file does not tell them apart, so what is missing is missing from both.
-        written.update({f"{section}.{end}": section for end in ENDS})
-    named = _take_reference(common, section)
-    return {
-        end: _end(section, end, common, ends[end], named, presets, above, written) for end in ENDS
-    }
+    name: str
+    presets: Callable[[str], Table | None]
+    written: dict[str, str]
+    above: tuple[str, ...] = ()
 
+    def two_ended(self, content: object) -> Table:
+        common = _table(content, self.name)
+        ends = {end: _table(common.pop(end, {}), f"{self.name}.{end}") for end in ENDS}
+        if not any(ends.values()):
+            # The file does not tell them apart, so what is missing is missing from both.
+            self.written.update({f"{self.name}.{end}": self.name for end in ENDS})
+        base = self._bases(_take_reference(common, self.name), self.name)
+        return {end: self._end(end, common, ends[end], base) for end in ENDS}
 
-def _end(
-    section: str,
-    end: str,
-    common: Table,
-    own: Table,
-    named: tuple[str | None, str | None],
-    presets: Presets,
-    above: tuple[str, ...],
-    written: dict[str, str],
-) -> Table:
-    path = f"{section}.{end}"
-    preset, side = _take_reference(own, path)
-    if preset is not None:
-        where = path
-    else:
-        where = section
-        preset, side = named
-    merged: Table = {}
-    if preset is not None:
-        borrowed = _borrowed(section, preset, where, presets, above)
-        merged = _table(borrowed[side or end], path)
-    return _overlaid(_overlaid(merged, common, path, section, written), own, path, path, written)
+    def shared(self, content: object) -> Table:
+        own = _table(content, self.name)
+        preset, _ = _take_reference(own, self.name, with_side=False)
+        base = {} if preset is None else self._borrowed(preset, self.name)
+        return _overlaid(base, own, self.name, self.name, {})
+
+    def _end(self, end: str, common: Table, own: Table, bases: Table) -> Table:
+        """`bases`: the ends of the preset that the section names; an end's own name wins."""
+        path = f"{self.name}.{end}"
+        reference = _take_reference(own, path)
+        if reference[0] is not None:
+            bases = self._bases(reference, path)
+        merged = _overlaid(_table(bases[end], path), common, path, self.name, self.written)
+        return _overlaid(merged, own, path, path, self.written)
+
+    def _bases(self, reference: tuple[str | None, str | None], where: str) -> Table:
+        """What a reference at `where` in the file gives for either end."""
+        preset, side = reference
+        if preset is None:
+            return {end: {} for end in ENDS}
+        borrowed = self._borrowed(preset, where)
+        return {end: borrowed[side or end] for end in ENDS}
+
+    def _borrowed(self, preset: str, where: str) -> Table:
+        """The complete section of a preset."""
+        field_name = f"{where}.preset"
+        require(preset not in self.above, field_name, f"leads back to {preset!r}")
+        document = self.presets(preset)
+        require(document is not None, field_name, f"names no preset that there is: {preset!r}")
+        assert document is not None
+        require(self.name in document, field_name, f"names {preset!r}, which has no [{self.name}]")
+        section = _Section(self.name, self.presets, {}, (*self.above, preset))
+        content = document[self.name]
+        return section.two_ended(content) if self.name in TWO_ENDED else section.shared(content)
 
 
 def _overlaid(base: Table, over: Table, path: str, source: str, written: dict[str, str]) -> Table:
@@ -128,28 +145,6 @@ def _overlaid(base: Table, over: Table, path: str, source: str, written: dict[st
             result[name] = _figures(content)
             written[here] = f"{source}.{name}"
     return result
-
-
-def _shared(section: str, content: object, presets: Presets, above: tuple[str, ...]) -> Table:
-    own = _table(content, section)
-    preset, _ = _take_reference(own, section, with_side=False)
-    base = {} if preset is None else _borrowed(section, preset, section, presets, above)
-    return _overlaid(base, own, section, section, {})
-
-
-def _borrowed(
-    section: str, preset: str, where: str, presets: Presets, above: tuple[str, ...]
-) -> Table:
-    """The complete section of a preset; `above` are the presets that this one was reached by."""
-    field_name = f"{where}.preset"
-    require(preset not in above, field_name, f"leads back to {preset!r}")
-    document = presets(preset)
-    require(document is not None, field_name, f"names no preset that there is: {preset!r}")
-    assert document is not None
-    require(section in document, field_name, f"names {preset!r}, which has no [{section}]")
-    if section in TWO_ENDED:
-        return _two_ended(section, document[section], presets, (*above, preset), {})
-    return _shared(section, document[section], presets, (*above, preset))
 
 
 def _take_reference(
