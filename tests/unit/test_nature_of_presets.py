@@ -87,8 +87,10 @@ def test_hidden_variables_count_as_rounds() -> None:
 
 
 def test_heralds_that_would_take_centuries_are_lost_at_both_ends() -> None:
-    slow = {"device.collection_efficiency": 5e-5, "device.preparation_ns": 1e12}
-    report = attempt(make("oxford", slow), 100)
+    """A herald takes nearly a day, which a preset may ask for; the second block would not end."""
+    nature = make("liu-10km", {"device.preparation_ns": 9e9})
+    assert isinstance(attempt(nature, BLOCK_ROUNDS_MAX), Heralded)
+    report = attempt(nature, BLOCK_ROUNDS_MAX, 1)
     assert isinstance(report, MemoryLost)
     assert "292 years" in report.reason
 

@@ -32,7 +32,12 @@ title = "Calcium in town, rubidium in the next one"
 device.a = { preset = "liu-10km", bright_probability = 0.06 }
 device.b = { preset = "lu-11km", side = "a", bright_probability = 0.03 }
 fibre.a = { preset = "liu-10km", length_m = 3_000 }
-fibre.b = { preset = "lu-11km", length_m = 17_000, noise_hz = 300, transmission = 0.4 }
+[fibre.b]
+preset = "lu-11km"
+wavelength_nm = 1550
+length_m = 17_000
+noise_hz = 300
+transmission = 0.4
 [station]
 preset = "liu-10km"
 hom_visibility = 0.85

@@ -6,7 +6,7 @@ All that is exact is computed here, once; `emulator.link` draws from it.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bellhop.hal import heralding
+from bellhop.hal import feasibility, heralding
 from bellhop.hal.ages import Ages
 from bellhop.hal.correlations import (
     Correlations,
@@ -44,6 +44,7 @@ class Experiment:
     """
 
     def __init__(self, preset: Preset) -> None:
+        feasibility.check_heralds(preset)
         self.preset = preset
         self.scheme = preset.station.scheme
         self.schedule = Schedule.of(preset)
@@ -58,6 +59,7 @@ class Experiment:
         self.measured_ns = self.ages.measured_ns
         self.storage = {side: self._storage_of(side) for side in Side}
         self.announced, self.shares, self.correlations = _announced(self.heralds)
+        feasibility.check(self)
 
     # Counting
 

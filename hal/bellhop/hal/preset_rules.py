@@ -1,7 +1,9 @@
 """What the figures of a preset may be; whatever is not names the field."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -37,6 +39,25 @@ LENGTH_M_MAX = 1e8
 
 RATE_HZ_MAX = 1e9
 """No detector counts faster."""
+
+CUTOFF_ATTEMPTS_MAX = 100_000
+"""No repeater node keeps a half for more attempts; each possible wait has its own probability."""
+
+PHOTON_NS_MIN = 1e-6
+"""No photon is shorter than a femtosecond."""
+
+LOSS_EVERY_NS_MIN = 1e6
+"""No atom is lost more often than every millisecond."""
+
+AFTER_MS_MAX = 1e9
+"""No pair is looked at after more than some eleven days."""
+
+ALIKE_NM = 0.1
+"""Photons that interfere have wavelengths nearer than this: still some ten gigahertz."""
+
+NAME_CHARACTERS_MAX = 63
+TITLE_CHARACTERS_MAX = 200
+TEXT_CHARACTERS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +106,7 @@ RANGES: dict[type[msgspec.Struct], dict[str, Range]] = {
         "bright_probability": EFFICIENCY,
         "emission_dephasing": PROBABILITY,
         "emission_depolarising": PROBABILITY,
-        "photon_ns": Range(0.0, DURATION_NS_MAX, above=True),
+        "photon_ns": Range(PHOTON_NS_MIN, DURATION_NS_MAX),
         "ions": Range(1, MODES_MAX, whole=True),
         "bins": Range(1, MODES_MAX, whole=True),
         "bin_spacing_ns": DURATION,
@@ -96,7 +117,7 @@ RANGES: dict[type[msgspec.Struct], dict[str, Range]] = {
         "single_qubit_error": QUBIT_ERROR,
         "two_qubit_error": PAIR_ERROR,
         "no_answer_probability": PROBABILITY,
-        "loss_every_ns": PERIOD,
+        "loss_every_ns": Range(LOSS_EVERY_NS_MIN, DURATION_NS_MAX),
         "reload_ns": DURATION,
         "calibration_every_ns": WHOLE_PERIOD,
         "calibration_ns": WHOLE_DURATION,
@@ -124,41 +145,131 @@ RANGES: dict[type[msgspec.Struct], dict[str, Range]] = {
         "phase_visibility": PROBABILITY,
         "hom_visibility": PROBABILITY,
         "analyser_error": PROBABILITY,
-        "cutoff_attempts": Range(1, 1e9, whole=True),
+        "cutoff_attempts": Range(1, CUTOFF_ATTEMPTS_MAX, whole=True),
     },
     Storage: {"window_ns": PERIOD},
     Noise: {"white": PROBABILITY, "phase": PROBABILITY},
 }
 
 
-def check(
-    device: Devices,
-    fibre: Fibres,
-    station: Station,
-    state: MeasuredState | None,
-    storage: Storage,
-    settings: Settings,
-    noise: Noise,
-    published: Published,
-) -> None:
+PER_SECOND = Range(0.0, 1e12)
+COUNT = Range(0.0, 1e18)
+AFTER_MS = Range(0.0, AFTER_MS_MAX)
+
+REPORTED: dict[str, Range] = {
+    "attempts_per_s": PER_SECOND,
+    "success_probability": PROBABILITY,
+    "pairs_per_s": PER_SECOND,
+    "pairs_per_s_with_pauses": PER_SECOND,
+    "fidelity": PROBABILITY,
+    "s": Range(0.0, 4.0),
+    "qber": PROBABILITY,
+    "fidelity_half_ms": AFTER_MS,
+    "fidelity_next_pair": PROBABILITY,
+    "fidelity_next_pair_window": PROBABILITY,
+    "link_efficiency": COUNT,
+    "gain_over_no_memory": COUNT,
+    "key_rate_asymptotic": PROBABILITY,
+    "rounds": COUNT,
+    "key_bits": COUNT,
+    "soundness": PROBABILITY,
+}
+"""What was published, and its errors."""
+
+
+class Sections(Protocol):
+    """A preset, whose sections these are the rules of."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def device(self) -> Devices: ...
+    @property
+    def fibre(self) -> Fibres: ...
+    @property
+    def station(self) -> Station: ...
+    @property
+    def state(self) -> MeasuredState | None: ...
+    @property
+    def storage(self) -> Storage: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def noise(self) -> Noise: ...
+    @property
+    def published(self) -> Published: ...
+
+
+def check(preset: Sections) -> None:
     """Raises ConfigError naming the first field that is out of its range."""
-    for end, one in (("a", device.a), ("b", device.b)):
+    _check_text("name", preset.name, NAME_CHARACTERS_MAX)
+    _check_text("title", preset.title, TITLE_CHARACTERS_MAX)
+    for end, one in (("a", preset.device.a), ("b", preset.device.b)):
         _check_device(one, f"device.{end}")
-    _check_ranges(fibre.a, "fibre.a")
-    _check_ranges(fibre.b, "fibre.b")
-    _check_ranges(station, "station")
+    _check_ranges(preset.fibre.a, "fibre.a")
+    _check_ranges(preset.fibre.b, "fibre.b")
+    _check_ranges(preset.station, "station")
+    _check_scheme(preset.station, preset.fibre)
+    _check_ranges(preset.storage, "storage")
+    _check_ranges(preset.noise, "noise")
+    _check_settings(preset.settings)
+    if preset.state is not None:
+        _check_state(preset.state)
+        _check_nothing_else_makes_the_state(preset)
+    _check_published(preset.published, preset.settings)
+
+
+def _check_text(field: str, text: str, characters_max: int) -> None:
+    rule = f"has 1 to {characters_max} printable characters"
+    require(0 < len(text) <= characters_max and text.isprintable(), field, rule)
+
+
+def check_sources(sources: Iterable[tuple[str, str]]) -> None:
+    """Of figures, by path: they are shown as they are.  Raises ConfigError."""
+    for path, source in sources:
+        _check_text(f"{path}.source", source, TEXT_CHARACTERS_MAX)
+
+
+def _check_scheme(station: Station, fibre: Fibres) -> None:
     if station.scheme == "repeater-node":
         require(
             station.cutoff_attempts is not None,
             "station.cutoff_attempts",
             'is missing: a "repeater-node" needs it',
         )
-    _check_ranges(storage, "storage")
-    _check_ranges(noise, "noise")
-    _check_settings(settings)
-    if state is not None:
-        _check_state(state)
-    _check_published(published, settings)
+    if station.scheme in ("single-photon", "two-photon"):
+        a, b = fibre.a.wavelength_nm, fibre.b.wavelength_nm
+        end = "a" if a.grade == "set" and b.grade != "set" else "b"
+        require(
+            abs(a.value - b.value) <= ALIKE_NM,
+            f"fibre.{end}.wavelength_nm",
+            f"is within {ALIKE_NM} nm of the other fibre's, as photons interfere in the"
+            f" {station.scheme} scheme: not {a.value:g} at side A and {b.value:g} at side B",
+        )
+
+
+def _check_nothing_else_makes_the_state(preset: Sections) -> None:
+    """A measured state has all imperfections in it: another one would change no more than a rate,
+    and look as if it had been counted."""
+    ends = (("a", preset.device.a, preset.fibre.a), ("b", preset.device.b, preset.fibre.b))
+    zero = {"station.detector_dark_hz": preset.station.detector_dark_hz.value}
+    for end, device, fibre in ends:
+        zero[f"fibre.{end}.noise_hz"] = fibre.noise_hz.value
+        for name in ("emission_dephasing", "emission_depolarising"):
+            zero[f"device.{end}.{name}"] = getattr(device, name).value
+    for field, value in zero.items():
+        require(value == 0.0, field, "is 0 where [state] is given, which has it in it already")
+    for name in ("phase_visibility", "hom_visibility"):
+        value = getattr(preset.station, name).value
+        rule = "is 1 where [state] is given, which has it in it already"
+        require(value == 1.0, f"station.{name}", rule)
+    for end, device, _ in ends:
+        bright = device.bright_probability
+        single = preset.station.scheme == "single-photon"
+        rule = "cannot be set where [state] is given: it would change the rate and not the state"
+        require(bright.grade != "set" or not single, f"device.{end}.bright_probability", rule)
 
 
 def _check_ranges(struct: msgspec.Struct, path: str) -> None:
@@ -181,6 +292,10 @@ def _check_device(device: Device, path: str) -> None:
         "calibration_ns",
         "calibration_every_ns",
     )
+    if device.communication is None:
+        for name in ("transfer_ns", "transfer_error"):
+            value = getattr(device, name).value
+            require(value == 0.0, f"{path}.{name}", f"is given without {path}.communication")
     for name in ("memory", "communication"):
         qubit: Qubit | None = getattr(device, name)
         if qubit is not None:
@@ -254,11 +369,12 @@ def _check_published(published: Published, settings: Settings) -> None:
     for name in published.__struct_fields__:
         figure = getattr(published, name)
         if isinstance(figure, Figure):
-            _check_reported(figure, f"published.{name}")
+            _check_reported(figure, f"published.{name}", REPORTED[name])
     for stored_ms, figure in published.fidelity_after_ms.items():
         field = f"published.fidelity_after_ms.{stored_ms}"
-        require(_is_duration(stored_ms), field, "is not a time in milliseconds")
-        _check_reported(figure, field)
+        rule = f"is no time in milliseconds from 0 to {AFTER_MS_MAX:g}"
+        require(_is_duration(stored_ms), field, rule)
+        _check_reported(figure, field, PROBABILITY)
     counts = len(settings.angles_a.value), len(settings.angles_b.value)
     for index, entry in enumerate(published.table):
         where = f"published.table[{index}]"
@@ -268,9 +384,9 @@ def _check_published(published: Published, settings: Settings) -> None:
             require_all({f"{where}.value": value}, PROBABILITY.holds, str(PROBABILITY))
 
 
-def _check_reported(figure: Figure, field: str) -> None:
+def _check_reported(figure: Figure, field: str, allowed: Range) -> None:
     values = {field: figure.value, f"{field}.error": figure.error or 0.0}
-    require_all(values, lambda value: value >= 0.0, "is at least 0")
+    require_all(values, allowed.holds, str(allowed))
 
 
 def _is_duration(text: str) -> bool:
@@ -278,4 +394,4 @@ def _is_duration(text: str) -> bool:
         value = float(text)
     except ValueError:
         return False
-    return math.isfinite(value) and value >= 0.0
+    return math.isfinite(value) and AFTER_MS.holds(value)
