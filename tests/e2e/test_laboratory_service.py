@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -169,7 +170,19 @@ def test_what_fails_is_told_so_that_one_can_act(laboratories: Laboratories) -> N
     assert "no port on link alice-carol; there are: alice-bob" in done.stdout
     assert CHECKS[0].expected in done.stdout and CHECKS[0].look_at in done.stdout
     assert "not run" in done.stdout
-    assert "1 of 20 checks failed: Ready comes first" in done.stderr
+    assert f"the end of alice at {laboratories.address('alice')}: no port" in done.stdout
+    assert f"1 of {len(CHECKS)} checks failed: Ready comes first" in done.stderr
+
+
+def test_why_an_end_is_not_ready_is_told_with_its_name(laboratories: Laboratories) -> None:
+    address = laboratories.address("alice")
+    service = laboratories.services["alice"]
+    service.kill()
+    service.wait()
+    done = laboratories.conform("--wait", "2", "--json")
+    seen = json.loads(done.stdout)["checks"][0]["seen"]
+    assert done.returncode == 5
+    assert re.match(rf"the end of alice at {address}: not ready within 2 seconds: .*refused", seen)
 
 
 def test_nobody_but_its_node_is_served(laboratories: Laboratories) -> None:

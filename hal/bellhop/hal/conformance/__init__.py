@@ -5,7 +5,14 @@ and that nothing but light and the station's public announcements leaves a devic
 the implementation.
 """
 
-from bellhop.hal.conformance.bench import Bench, End, NotApplicable, NotConforming, attach
+from bellhop.hal.conformance.bench import (
+    Bench,
+    End,
+    NotApplicable,
+    NotConforming,
+    Way,
+    attach,
+)
 from bellhop.hal.conformance.suite import CHECKS, Check, Device, Verdict, run_suite
 
 __all__ = [
@@ -17,6 +24,7 @@ __all__ = [
     "NotApplicable",
     "NotConforming",
     "Verdict",
+    "Way",
     "attach",
     "run_suite",
 ]

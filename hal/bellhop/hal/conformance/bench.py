@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -36,6 +37,9 @@ STATISTICS_ROUNDS = 4_096
 """Rounds that statistics are made from, in as many blocks as the device needs, for either order of
 measurement: S = 2.4 is then 5 standard deviations above 2."""
 
+REQUEST_BLOCKS_MAX = 4_096
+"""No session has more blocks, so no device need take more of one request."""
+
 QUIET_SECONDS = 0.3
 """Nothing comes unasked for this long."""
 
@@ -49,8 +53,29 @@ class NotConforming(HardwareError):
     who_must_act = "whoever runs the device, or wrote its driver"
 
 
+class Interrupted(NotConforming):
+    """A loss, a stall or a lost connection: what a check is about was not seen at all."""
+
+
 class NotApplicable(Exception):
     """This device cannot be asked that."""
+
+
+class NotRun(Exception):
+    """What the check looks at is missing, and another check has said why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to connect to one end; `name` says whom and where, `heard` what came of it last."""
+
+    connect: Connect
+    name: str = "an end"
+    heard: Callable[[], str] = lambda: ""
+
+    def failed(self, what: str) -> "Interrupted":
+        heard = self.heard()
+        return Interrupted(f"{self.name}: {what}{f': {heard}' if heard else ''}")
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +84,8 @@ class End:
 
     hardware: Hardware
     port: Port
-    connect: Connect
     wait_seconds: float
+    way: "Way"
     _reports: AsyncIterator[Report]
     _watch: Watch = field(default_factory=Watch)
     _coming: "asyncio.Task[Report] | None" = None
@@ -73,24 +98,33 @@ class End:
         self._watch.ordered(operation)
         await self.hardware.submit(operation)
 
-    async def report(self, awaited: str) -> Report:
-        """The next report, which must be one that the orders allow."""
+    async def report(self, awaited: str, *, is_the_rule: bool = False) -> Report:
+        """The next report, which must be one that the orders allow.
+
+        `is_the_rule`: that it comes at all is what the check is about.
+        """
         report = await self._next(self.wait_seconds)
         if report is None:
-            raise NotConforming(
-                f"{self.name} stalled: {self.wait_seconds:g} seconds without {awaited}"
-            )
+            kind = NotConforming if is_the_rule else Interrupted
+            raise kind(f"{self.name} stalled: {self.wait_seconds:g} seconds without {awaited}")
         self._check(report)
         return report
 
     async def expect(self, kind: type[ReportType]) -> ReportType:
         """The next report, which must be of this kind."""
-        report = await self.report(f"a report {kind.__name__}")
+        refused = issubclass(kind, MemoryLost)
+        report = await self.report(f"a report {kind.__name__}", is_the_rule=refused)
         if isinstance(report, kind):
             return report
-        reason = f": {report.reason}" if isinstance(report, MemoryLost | DeviceGone) else ""
+        self.interrupted(report, f", where {kind.__name__} was due")
         said = type(report).__name__
-        raise NotConforming(f"{self.name} said {said}{reason}, where {kind.__name__} was due")
+        raise NotConforming(f"{self.name} said {said}, where {kind.__name__} was due")
+
+    def interrupted(self, report: Report, where: str = "") -> None:
+        """Raises Interrupted, with its reason, if the report is a loss."""
+        if isinstance(report, MemoryLost | DeviceGone):
+            said = type(report).__name__
+            raise Interrupted(f"{self.name} said {said}: {report.reason}{where}")
 
     async def refused(self, operation: Attempt | Measure) -> None:
         """Order what cannot be; it must be said to be lost, and nothing else must happen."""
@@ -120,7 +154,7 @@ class End:
     async def _next(self, seconds: float) -> Report | None:
         """None if nothing comes in time; what comes later is the next one."""
         if self._coming is None:
-            self._coming = asyncio.ensure_future(_following(self._reports))
+            self._coming = asyncio.ensure_future(_following(self._reports, self.way))
         await asyncio.wait({self._coming}, timeout=seconds)
         if not self._coming.done():
             return None
@@ -135,25 +169,25 @@ class End:
             raise NotConforming(f"{self.name}, {kind}: {fault.message}") from fault
 
 
-async def _following(reports: AsyncIterator[Report]) -> Report:
+async def _following(reports: AsyncIterator[Report], way: Way) -> Report:
     try:
         return await anext(reports)
     except StopAsyncIteration as error:
-        raise NotConforming("the reports ended") from error
+        raise way.failed("the reports ended") from error
 
 
 @dataclass(slots=True, eq=False)
 class Bench:
     """Both ends of one link, and chance for settings and names.
 
-    `samples` are shared by the checks of a suite: outcomes are taken once.
+    `samples` are shared by the checks of a suite: outcomes are taken once, or None if that failed.
     """
 
     a: End
     b: End
     generator: np.random.Generator
     statistics_rounds: int = STATISTICS_ROUNDS
-    samples: dict[Side, Sample] = field(default_factory=dict)
+    samples: dict[Side, Sample | None] = field(default_factory=dict)
 
     @property
     def link(self) -> LinkName:
@@ -198,29 +232,44 @@ class Bench:
             await end.order(Release(self.link, request))
 
     async def sample(self, first: End) -> Sample:
-        """Many rounds, measured at `first` before the other end; taken once."""
+        """Many rounds, measured at `first` before the other end; taken once.
+
+        Raises NotRun if that failed in a check before.
+        """
         side = first.port.side
         if side not in self.samples:
+            self.samples[side] = None
             self.samples[side] = await self._take(first)
-        return self.samples[side]
+        sample = self.samples[side]
+        if sample is None:
+            raise NotRun(f"outcomes with {first.name} measured first: a check before did not get")
+        return sample
+
+    async def blocks(self, rounds: int) -> AsyncGenerator[Heralded, None]:
+        """So many heralded rounds, in as many blocks and requests as they need."""
+        left, block, request = rounds, 0, self.request()
+        while left > 0:
+            if block == REQUEST_BLOCKS_MAX:
+                await self.release(request)
+                block, request = 0, self.request()
+            herald = await self.herald(request, block, min(left, self.rounds_max))
+            yield herald
+            left, block = left - len(herald.patterns), block + 1
+        await self.release(request)
 
     async def _take(self, first: End) -> Sample:
         second = self.b if first is self.a else self.a
-        request, left, block = self.request(), self.statistics_rounds, 0
         patterns: list[Outcomes] = []
         settings: dict[Side, list[Outcomes]] = {side: [] for side in Side}
         outcomes: dict[Side, list[Outcomes]] = {side: [] for side in Side}
-        while left > 0:
-            rounds = min(left, self.rounds_max)
-            herald = await self.herald(request, block, rounds)
-            patterns.append(herald.patterns)
-            for end in (first, second):
-                chosen = self.settings(end, rounds)
-                settings[end.port.side].append(chosen)
-                measured = await self.measure(end, herald, chosen)
-                outcomes[end.port.side].append(measured.outcomes)
-            left, block = left - rounds, block + 1
-        await self.release(request)
+        async with aclosing(self.blocks(self.statistics_rounds)) as blocks:
+            async for herald in blocks:
+                patterns.append(herald.patterns)
+                for end in (first, second):
+                    chosen = self.settings(end, len(herald.patterns))
+                    settings[end.port.side].append(chosen)
+                    measured = await self.measure(end, herald, chosen)
+                    outcomes[end.port.side].append(measured.outcomes)
         begins = np.zeros(self.statistics_rounds, dtype=np.bool_)
         begins[np.cumsum([0, *(len(one) for one in patterns[:-1])])] = True
         return Sample(
@@ -252,13 +301,18 @@ def require(holds: bool, seen: str) -> None:
 
 
 async def attach(
-    a: Connect, b: Connect, link: LinkName, generator: np.random.Generator, wait_seconds: float
+    a: Way | Connect,
+    b: Way | Connect,
+    link: LinkName,
+    generator: np.random.Generator,
+    wait_seconds: float,
 ) -> Bench:
     """Both ends of `link`: either says first that it is ready, and they agree on the link."""
     ends: list[End] = []
     try:
-        for connect in (a, b):
-            ends.append(await connected(connect, link, wait_seconds))
+        for way in (a, b):
+            known = way if isinstance(way, Way) else Way(way)
+            ends.append(await connected(known, link, wait_seconds))
         ends.sort(key=lambda end: end.port.side.value)
         _check_ports(*(end.port for end in ends))
     except BaseException:
@@ -281,22 +335,22 @@ def _check_ports(a: Port, b: Port) -> None:
     require(same, f"herald_is_measurement is {says} at side B")
 
 
-async def connected(connect: Connect, link: LinkName, wait_seconds: float) -> End:
+async def connected(way: Way, link: LinkName, wait_seconds: float) -> End:
     """One end, which says first that it is ready and has one port on the link."""
-    hardware = connect()
+    hardware = way.connect()
     reports = aiter(hardware.reports())
     try:
         async with asyncio.timeout(wait_seconds):
-            ready: Any = await _following(reports)
-        if not isinstance(ready, Ready):
-            raise NotConforming(f"the first report is {type(ready).__name__}, and must be Ready")
+            ready: Any = await _following(reports, way)
+        said = f"{way.name}: the first report is {type(ready).__name__}"
+        require(isinstance(ready, Ready), f"{said}, and must be Ready")
         ports = [port for port in ready.ports if port.link == link]
         names = ", ".join(port.link for port in ready.ports) or "none"
-        require(len(ports) == 1, f"no port on link {link}; there are: {names}")
+        require(len(ports) == 1, f"{way.name}: no port on link {link}; there are: {names}")
     except TimeoutError as error:
         await hardware.close()
-        raise NotConforming(f"not ready within {wait_seconds:g} seconds") from error
+        raise way.failed(f"not ready within {wait_seconds:g} seconds") from error
     except BaseException:
         await hardware.close()
         raise
-    return End(hardware, ports[0], connect, wait_seconds, reports)
+    return End(hardware, ports[0], wait_seconds, way, reports)

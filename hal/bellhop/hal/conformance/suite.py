@@ -1,5 +1,6 @@
 """The suite: every check on connections of its own, and a report that can be acted on."""
 
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,13 +12,21 @@ from bellhop.hal.conformance.bench import (
     STATISTICS_ROUNDS,
     Bench,
     Connect,
+    Interrupted,
     NotApplicable,
     NotConforming,
+    NotRun,
+    Way,
     attach,
 )
 from bellhop.hal.conformance.statistics import Sample
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.operations import LinkName, Side
+
+INTERRUPTED_LOOK_AT = (
+    "the log of the service that was lost or stalled, and of what is behind it: whether this check"
+    " would pass was not seen"
+)
 
 Outcome = Literal["passed", "failed", "not applicable", "not run"]
 
@@ -179,11 +188,16 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a check.  `seen`: what was wrong, or why it was not run."""
+    """What came of a check.  `seen`: what was wrong, or why it was not run.
+
+    `look_at`: where to look, if the check failed for another reason than what it is about.
+    """
 
     check: Check
     outcome: Outcome
     seen: str = ""
+    look_at: str = ""
+    attached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +205,8 @@ class Device:
     """What is tested: how to connect to either end of one link."""
 
     link: LinkName
-    a: Connect
-    b: Connect
+    a: Way | Connect
+    b: Way | Connect
 
 
 async def run_suite(
@@ -206,14 +220,14 @@ async def run_suite(
 ) -> list[Verdict]:
     """Run the checks one after the other; `begin` hears of each before it runs.
 
-    `wait_seconds`: a report that takes longer has stalled.  If the ends do not even become ready,
-    nothing else is run.
+    `wait_seconds`: a report that takes longer has stalled.  If the ends do not become ready, for
+    the first check or a later one, nothing else is run.
     """
-    samples: dict[Side, Sample] = {}
+    samples: dict[Side, Sample | None] = {}
     verdicts: list[Verdict] = []
     for check in chosen:
-        if verdicts and verdicts[0].check is CHECKS[0] and verdicts[0].outcome == "failed":
-            verdicts.append(Verdict(check, "not run", "the ends are not ready"))
+        if verdicts and not verdicts[-1].attached:
+            verdicts.append(Verdict(check, "not run", "the ends are not ready", attached=False))
             continue
         begin(check)
         verdicts.append(await _judge(device, check, generator, wait_seconds, rounds, samples))
@@ -226,8 +240,13 @@ async def _judge(
     generator: np.random.Generator,
     wait_seconds: float,
     rounds: int,
-    samples: dict[Side, Sample],
+    samples: dict[Side, Sample | None],
 ) -> Verdict:
+    bench: Bench | None = None
+
+    def failed(seen: str, look_at: str = "") -> Verdict:
+        return Verdict(check, "failed", seen, look_at, attached=bench is not None)
+
     try:
         bench = await attach(device.a, device.b, device.link, generator, wait_seconds)
         bench.statistics_rounds, bench.samples = rounds, samples
@@ -237,10 +256,19 @@ async def _judge(
             await bench.close()
     except NotApplicable as error:
         return Verdict(check, "not applicable", str(error))
+    except NotRun as error:
+        return Verdict(check, "not run", str(error))
+    except Interrupted as error:
+        return failed(error.message, "" if bench is None else INTERRUPTED_LOOK_AT)
     except HardwareError as error:
-        return Verdict(check, "failed", error.message)
+        return failed(error.message)
     except TimeoutError:
-        return Verdict(check, "failed", "stalled: the check did not come to its end in time")
+        seen = "stalled: the check did not come to its end in time"
+        return failed(seen, INTERRUPTED_LOOK_AT)
+    except Exception as error:  # noqa: BLE001 - whatever a device's own code raises is what it did
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        seen = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        return failed(seen, "the device's code, or what it is made of: it raised")
     return Verdict(check, "passed")
 
 

@@ -101,7 +101,7 @@ def conform(as_json: bool, **options: Any) -> None:
 
     heard = _LastWord()
     logging.getLogger("bellhop").addHandler(heard)
-    verdicts = asyncio.run(_conform(**options))
+    verdicts = asyncio.run(_conform(heard, **options))
     counts = Counter(verdict.outcome for verdict in verdicts)
     document = {
         "address": options["address"],
@@ -111,13 +111,12 @@ def conform(as_json: bool, **options: Any) -> None:
     }
     click.echo(to_json(document) if as_json else _text(verdicts))
     failed = [verdict.check.title for verdict in verdicts if verdict.outcome == "failed"]
-    if verdicts[0].outcome == "failed" and heard.text:
-        click.echo(f"The last that was heard: {heard.text}", err=True)
     if failed:
         raise NotConforming(f"{len(failed)} of {len(verdicts)} checks failed: {'; '.join(failed)}")
 
 
 async def _conform(
+    heard: "_LastWord",
     address: str,
     peer_address: str | None,
     link: str,
@@ -131,7 +130,7 @@ async def _conform(
 ) -> "list[Verdict]":
     import numpy as np
 
-    from bellhop.hal.conformance import CHECKS, Device, run_suite
+    from bellhop.hal.conformance import CHECKS, Device, Way, run_suite
     from bellhop.hal.memory_client import MemoryServiceAccess, MemoryServiceClient
     from bellhop.hal.operations import LinkName
     from bellhop.node.pki import AUTHORITY_CERTIFICATE, party_folder
@@ -154,17 +153,25 @@ async def _conform(
             key=credentials.key,
         )
 
-    a = access(node_a, address, service)
-    b = access(node_b, peer_address or address, peer_service or service)
+    def way(node: str, where: str, name: str) -> Way:
+        to = access(node, where, name)
+
+        def connect() -> "Hardware":
+            heard.text = ""  # What was heard before is of another connection.
+            return MemoryServiceClient(to)
+
+        return Way(connect, f"the end of {node} at {where}", lambda: heard.text)
+
     titles = [check.title for check in CHECKS]
 
     def begin(check: "Check") -> None:
         click.echo(f"{titles.index(check.title) + 1}/{len(titles)} {check.title}", err=True)
 
-    def connect(to: MemoryServiceAccess) -> "Hardware":
-        return MemoryServiceClient(to)
-
-    device = Device(LinkName(link), lambda: connect(a), lambda: connect(b))
+    device = Device(
+        LinkName(link),
+        way(node_a, address, service),
+        way(node_b, peer_address or address, peer_service or service),
+    )
     return await run_suite(
         device,
         np.random.default_rng(),
@@ -177,7 +184,7 @@ async def _conform(
 class _LastWord(logging.Handler):
     """Keeps what the clients log to itself: checks end streams on purpose.
 
-    Of a service that cannot be reached, the last of it says why.
+    Of a service that cannot be reached, the last since it was tried says why.
     """
 
     text = ""
@@ -192,12 +199,12 @@ def _document(verdict: "Verdict") -> dict[str, str]:
     if verdict.outcome != "passed":
         document["seen"] = verdict.seen
     if verdict.outcome == "failed":
-        document |= {"expected": check.expected, "look_at": check.look_at}
+        document |= {"expected": check.expected, "look_at": verdict.look_at or check.look_at}
     return document
 
 
 def _text(verdicts: "list[Verdict]") -> str:
-    """A line a check, and what to do about those that failed."""
+    """A line a check, what to do about those that failed, and why others were not run."""
     lines = [table([(verdict.check.title, MARKS[verdict.outcome]) for verdict in verdicts])]
     for verdict in verdicts:
         if verdict.outcome == "failed":
@@ -205,7 +212,10 @@ def _text(verdicts: "list[Verdict]") -> str:
             rows = [
                 ("  expected", check.expected),
                 ("  seen", verdict.seen),
-                ("  look at", check.look_at),
+                ("  look at", verdict.look_at or check.look_at),
             ]
             lines += ["", check.title, table(rows)]
+        elif verdict.seen:
+            mark = MARKS[verdict.outcome]
+            lines += ["", verdict.check.title, table([(f"  {mark}", verdict.seen)])]
     return "\n".join(lines)
