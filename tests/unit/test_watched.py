@@ -125,6 +125,15 @@ def test_reports_on_their_way_at_a_release_are_no_faults() -> None:
         watch.check(heralded())  # long forgotten
 
 
+@pytest.mark.parametrize("between", [(), (ATTEMPT,)])
+def test_a_request_is_remembered_from_its_last_release(between: tuple[Operation, ...]) -> None:
+    watch = watching(Release(LINK, REQUEST))
+    others = [Release(LINK, RequestId(f"{number:032x}")) for number in range(watched.RELEASED_MAX)]
+    for one in (*others[:-1], *between, Release(LINK, REQUEST), others[-1]):
+        watch.ordered(one)
+    watch.check(heralded())  # on its way when it was released again
+
+
 # --- around a device ------------------------------------------------------------------------------
 
 

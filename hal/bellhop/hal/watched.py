@@ -99,10 +99,10 @@ class Watch:
         if isinstance(operation, Release):
             self._asked.pop(key, None)
             self._released[key] = None
+            self._released.move_to_end(key)
             while len(self._released) > RELEASED_MAX:
                 self._released.popitem(last=False)
             return
-        self._released.pop(key, None)
         asked = self._asked.setdefault(key, _Asked())
         if isinstance(operation, Attempt):
             asked.attempts.setdefault(operation.block, []).append(operation.rounds)
