@@ -16,9 +16,11 @@ from bellhop.hal.errors import ConfigError
 from bellhop.node.device_chance import AHEAD_BYTES_MAX, CHUNK_BYTES, START_UP_BYTES, DeviceRng
 from bellhop.node.noise_tests import (
     ALPHA_BITS,
+    CHUNKS_KEPT,
     WINDOW,
     NoiseTests,
     RandomnessFailed,
+    ReplayTest,
     proportion_cutoff,
     repetition_cutoff,
 )
@@ -200,6 +202,40 @@ def test_a_generator_that_sticks_later_gives_nothing_more(pipe: Pipe, mix_os: bo
             with pytest.raises(RandomnessFailed, match="repeats itself"):
                 rng.draw(1)
         assert "repeats itself" in str(rng.status()["failure"])
+
+
+def counter(count: int) -> Samples:
+    return np.arange(count).astype(np.uint8)
+
+
+@pytest.mark.parametrize("period", [256, 1_000, CHUNK_BYTES, 5 * CHUNK_BYTES])
+def test_a_source_that_says_the_same_again_fails(period: int) -> None:
+    """None of which the tests of the standard see."""
+    content = counter(period) if period == 256 else uniform(period)
+    common = math.lcm(period, CHUNK_BYTES)
+    chunks = np.split(np.resize(content, common + CHUNK_BYTES), common // CHUNK_BYTES + 1)
+    assert fails(chunks, 8.0) == ""
+    replay = ReplayTest()
+    for chunk in chunks[:-1]:
+        replay.check(chunk.tobytes())
+    with pytest.raises(RandomnessFailed, match="the same 4096 bytes again"):
+        replay.check(chunks[-1].tobytes())
+
+
+def test_a_generator_that_repeats_a_chunk_does_not_serve(pipe: Pipe) -> None:
+    """The start-up test is part of what it may not say again."""
+    pipe.give(np.tile(uniform(START_UP_BYTES), 2).tobytes())
+    with opened(pipe.path) as rng, pytest.raises(RandomnessFailed, match="replay test"):
+        rng.draw(1)
+
+
+def test_chunks_are_remembered_for_a_while() -> None:
+    replay = ReplayTest()
+    for number in range(CHUNKS_KEPT + 1):
+        replay.check(number.to_bytes(4, "big"))
+    replay.check(bytes(4))  # the first is forgotten
+    with pytest.raises(RandomnessFailed):
+        replay.check((2).to_bytes(4, "big"))
 
 
 def test_a_biased_generator_does_not_start(pipe: Pipe) -> None:

@@ -175,7 +175,10 @@ class RandomnessSection(Section, frozen=True, kw_only=True):
     serve 47,000 rounds a second."""
     min_entropy_bits_per_byte: Annotated[float, Meta(ge=0.5, le=8)] = 7.0
     """What is claimed of the hardware generator; the health tests of NIST SP 800-90B fail one that
-    is much worse. The bytes are used as they come: conditioned ones are asked for."""
+    is much worse, and another one a chunk of 4096 bytes that came before, among the last 4 MB. They
+    see breakage: not a stuck bit of eight for up to megabytes, no pattern of longer period, and no
+    generator that was made to pass. The bytes are used as they come: conditioned ones are asked
+    for."""
     mix_os: bool = True
     """Mix the device's bytes with the operating system's by exclusive or: as unpredictable as
     either of the two. Without it the device's bytes are the settings, so 8 bits a byte must be

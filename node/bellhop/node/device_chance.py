@@ -28,7 +28,13 @@ from pathlib import Path
 import numpy as np
 
 from bellhop.hal.errors import ConfigError
-from bellhop.node.noise_tests import START_UP_SAMPLES, WINDOW, NoiseTests, RandomnessFailed
+from bellhop.node.noise_tests import (
+    START_UP_SAMPLES,
+    WINDOW,
+    NoiseTests,
+    RandomnessFailed,
+    ReplayTest,
+)
 
 CHUNK_BYTES = 8 * WINDOW
 """What is read, tested and kept at once."""
@@ -75,6 +81,7 @@ class DeviceRng:
         self._mixed_with = system if mix_os else None
         self._draw_seconds = draw_seconds
         self._tests = NoiseTests(entropy_bits)
+        self._replay = ReplayTest()
         self._ahead = bytearray()
         self._read_bytes = 0
         self._started = False
@@ -166,6 +173,7 @@ class DeviceRng:
     def _read_all(self, descriptor: int) -> None:
         while (chunk := self._chunk(descriptor)) is not None:
             self._tests.check(np.frombuffer(chunk, dtype=np.uint8))
+            self._replay.check(chunk)
             with self._changed:
                 self._read_bytes += len(chunk)
                 if self._started:

@@ -8,10 +8,16 @@ Rules
   chance that a source as good as claimed fails, for each sample and about each window: an ideal
   one of which 8 bits are claimed fails once in about 4 GB, of which 7 are claimed once in a TB.
 
-They see a source that broke, not one that was made to cheat.
+  Replay (ours; 4.5 allows others beside them): a chunk equal to one of the last CHUNKS_KEPT fails.
+  Both tests above pass a counter, and a buffer that is handed out again and again.
+
+They see a source that broke, not one that was made to cheat, nor one a little worse than claimed: a
+bit of eight that is stuck, where 8 bits a byte are claimed, may pass for a megabyte.
 """
 
+import hashlib
 import math
+from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +32,11 @@ WINDOW = 512
 
 START_UP_SAMPLES = 1_024
 """The least that must pass before the first sample is used (4.3, item 10)."""
+
+
+CHUNKS_KEPT = 1_024
+"""Chunks that are remembered, by digests.  A source of period P bytes repeats one after
+lcm(P, chunk) bytes."""
 
 
 class RandomnessFailed(HardwareError):
@@ -84,6 +95,25 @@ class NoiseTests:
             runs[0] += self._run
         self._last, self._run = int(samples[-1]), int(runs[-1])
         return int(runs.max())
+
+
+class ReplayTest:
+    """Remembers chunks.  One as long as a page does not come twice by chance."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+
+    def check(self, chunk: bytes) -> None:
+        """Raises RandomnessFailed.  The error tells no sample."""
+        digest = hashlib.blake2b(chunk, digest_size=16).digest()
+        if digest in self._seen:
+            raise RandomnessFailed(
+                f"the random number generator repeats itself: it gave the same {len(chunk)} bytes"
+                " again (replay test)"
+            )
+        self._seen[digest] = None
+        if len(self._seen) > CHUNKS_KEPT:
+            self._seen.popitem(last=False)
 
 
 def _binomial(count: int, share: float) -> float:
