@@ -262,6 +262,24 @@ async def test_a_stalled_measurement_that_is_given_up_is_abandoned() -> None:
         await abandoned(trap, made)
 
 
+async def test_close_disconnects_although_the_controller_does_not_answer() -> None:
+    never = asyncio.Event()
+
+    class Stalling(Trap):
+        async def abandon(self, *arguments: object) -> object:
+            await never.wait()
+            return None
+
+    async with laboratory(Stalling(measure=[7])) as made:
+        with pytest.raises(LaboratoryError):
+            await made.measure(LINK, REQUEST, 3, 0, 0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await made.close()
+        assert made._connection is not None and made._connection.closed
+        never.set()
+
+
 async def test_a_late_controller_is_named_and_connected_to_anew() -> None:
     never = asyncio.Event()
     trap = Trap(offer=[5])

@@ -131,9 +131,11 @@ class SipycoLaboratory(Laboratory):
 
     async def close(self) -> None:
         """See `Laboratory`.  The controller goes on: what it holds was released before."""
-        await asyncio.gather(*self._giving_up, return_exceptions=True)
-        if self._connection is not None:
-            self._connection.close()
+        try:
+            await asyncio.gather(*self._giving_up, return_exceptions=True)
+        finally:  # Also if the controller takes longer than the service waits.
+            if self._connection is not None:
+                self._connection.close()
 
     async def _outcome(self, block: Block, round_index: int, setting: int) -> int | None:
         arguments = (*block, round_index, setting)
