@@ -199,6 +199,8 @@ async def test_a_device_that_holds_more_than_any_block_is_as_good_as_the_longest
 PORT = Lab().port
 WRONG_PORTS: dict[str, tuple[tuple[LabPort, ...], str]] = {
     "none": ((), "no port"),
+    "nothing": (None, "must answer a tuple of LabPort"),  # type: ignore[dict-item]  # the fault
+    "no ports": ((1,), "must answer a tuple of LabPort"),  # type: ignore[dict-item]  # the fault
     "two on a link": ((PORT, PORT), "two on one link"),
     "too few settings": ((replace(PORT, side=Side.B),), "3 to 16 settings, not 2"),
     "no pair": ((replace(PORT, pairs_held_max=0),), "at least one pair"),
@@ -207,6 +209,30 @@ WRONG_PORTS: dict[str, tuple[tuple[LabPort, ...], str]] = {
     "itself": ((replace(PORT, peer=ALICE),), "to itself"),
     "a book": ((replace(PORT, idealisations=("x",) * 17),), "at most 16 idealisations"),
 }
+
+
+WRONG_TYPES: dict[str, Any] = {
+    "link": 7,
+    "side": "a",
+    "peer": None,
+    "settings": "2",
+    "description": None,
+    "idealisations": "none at all",
+    "pairs_held_max": 2.5,
+    "source": "hardware",
+}
+
+
+@pytest.mark.parametrize("name", WRONG_TYPES)
+async def test_a_port_of_another_type_is_told_by_its_field(authority: Authority, name: str) -> None:
+    class Wrong(Lab):
+        async def open(self) -> tuple[LabPort, ...]:
+            return (replace(PORT, **{name: WRONG_TYPES[name]}),)
+
+    with pytest.raises(
+        DriverFault, match=f"a LabPort's {name} is {type(WRONG_TYPES[name]).__name__}"
+    ):
+        await serve({ALICE: Wrong()}, door(authority), LIMITS)
 
 
 @pytest.mark.parametrize("what", WRONG_PORTS)

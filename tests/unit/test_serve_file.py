@@ -2,8 +2,9 @@
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -11,11 +12,12 @@ from click.testing import CliRunner
 
 from bellhop.hal import serve_file
 from bellhop.hal.errors import ConfigError
+from bellhop.hal.examples import two_traps
 from bellhop.hal.examples.two_traps import Options, Trap
 from bellhop.hal.laboratory import Laboratory
 from bellhop.hal.operations import NodeName
 from bellhop.hal.serve_file import find_driver, parse_laboratory
-from bellhop.hal.serve_rules import Limits
+from bellhop.hal.serve_rules import DriverFault, Limits
 from bellhop.node.cli import main
 
 EXAMPLE = Path(__file__).parents[2] / "deploy" / "example-laboratory.toml"
@@ -61,6 +63,18 @@ def test_the_example_lists_every_field() -> None:
         ("bellhop.hal.examples.two_traps:Trap", "no.such.module:Trap", "laboratory[0].driver"),
         ("bellhop.hal.examples.two_traps:Trap", "cold-atoms", "laboratory[0].driver"),
         ("bellhop.hal.examples.two_traps:Trap", "json:JSONDecoder", "laboratory[0].driver"),
+        ("close_seconds = 20.0", "close_seconds = -1.0", "limits.close_seconds"),
+        ("bellhop.hal.examples.two_traps:Trap", "evil:", "laboratory[0].driver"),
+        ("bellhop.hal.examples.two_traps:Trap", ":Trap", "laboratory[0].driver"),
+        ("bellhop.hal.examples.two_traps:Trap", "evil:Trap:x", "laboratory[0].driver"),
+        (
+            "bellhop.hal.examples.two_traps:Trap",
+            "bellhop.hal.laboratory:Laboratory",
+            "laboratory[0].driver",
+        ),
+        ('table = "127.0.0.1:7700"', 'table = "x"', "laboratory.options.table"),
+        ('table = "127.0.0.1:7700"', 'table = "127.0.0.1:abc"', "laboratory.options.table"),
+        ('table = "127.0.0.1:7700"', 'table = "127.0.0.1:99999"', "laboratory.options.table"),
         ('side = "a"', 'side = "left"', "laboratory.options"),
         ("ions = 8", "colour = 1", "laboratory.options"),
     ],
@@ -121,3 +135,50 @@ def test_the_command_lists_what_is_installed() -> None:
 def test_a_driver_may_be_named_by_its_place() -> None:
     place = f"{Trap.__module__}:{Trap.__name__}"
     assert find_driver(place, "driver") is Trap
+
+
+BROKEN = {
+    "no_syntax": "class Trap(:\n",
+    "fails": "raise ZeroDivisionError('as it is imported')\n",
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_module_that_cannot_be_imported_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name}.py").write_text(BROKEN[name])
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be loaded: (Syntax|ZeroDiv)") as caught:
+        find_driver(f"{name}:Trap", "laboratory[0].driver")
+    assert caught.value.field == "laboratory[0].driver"
+
+
+def test_an_abstract_driver_is_told_what_it_lacks() -> None:
+    with pytest.raises(ConfigError, match=r"lacks the methods attempt, close, .*synchronise"):
+        find_driver("bellhop.hal.laboratory:Laboratory", "driver")
+
+
+class Careless(Trap):
+    @classmethod
+    def from_options(cls, node: NodeName, options: Mapping[str, object]) -> Self:
+        options["no such option"]
+        raise AssertionError
+
+
+class Nothing(Trap):
+    @classmethod
+    def from_options(cls, node: NodeName, options: Mapping[str, object]) -> Any:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [(Careless, "from_options of Careless raised KeyError"), (Nothing, "answered NoneType")],
+)
+def test_a_driver_that_is_not_made_is_the_drivers_fault(
+    driver: type[Trap], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(two_traps, "Trap", driver)
+    with pytest.raises(DriverFault, match=words):
+        parse_laboratory(TEXT, EXAMPLE)

@@ -25,13 +25,13 @@ from bellhop.hal.operations import (
     RequestId,
 )
 from bellhop.hal.serve_orders import Orders
-from bellhop.hal.serve_rules import Limits
+from bellhop.hal.serve_rules import DriverFailed, Limits
 
 REQUEST = RequestId("0f" * 16)
 OTHER = RequestId("a0" * 16)
 PATIENCE_SECONDS = 10.0
 AMPLE = Limits(herald_seconds=60.0, measure_seconds=60.0)
-SHORT = Limits(herald_seconds=0.05, measure_seconds=0.05)
+SHORT = Limits(herald_seconds=0.05, measure_seconds=0.05, grace_seconds=0.05)
 """For devices that stall; others must not, however busy this machine is."""
 
 ReportType = TypeVar("ReportType", bound=Report)
@@ -97,6 +97,9 @@ WRONG_HERALDS: dict[str, tuple[list[Any], str]] = {
     "a name of a Bell state": ([herald(announces="PSI_PLUS")], "str where a Bell state"),
     "no number": ([herald(attempt=1.0)], "float where the number of an attempt"),
     "no herald": ([(0, 1, 2)], "tuple instead of a Herald"),
+    "nothing": ([None], "NoneType instead of a Herald"),
+    "nothing in between": ([herald(), None, herald(1)], "NoneType instead of a Herald"),
+    "nothing at the end": ([herald(0), herald(1), None], "more heralds than the 2"),
 }
 
 
@@ -118,7 +121,8 @@ async def test_heralds_that_cannot_be_are_lost_by_name(what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"), [(2, "answered 2"), (-1, "-1"), ("0", "str"), (0.0, "float")]
+    ("answer", "words"),
+    [(2, "a number that is not"), (-1, "a number"), ("0", "str"), (0.0, "float")],
 )
 async def test_an_outcome_that_cannot_be_loses_the_block_by_name(answer: Any, words: str) -> None:
     lab = Lab(answers=[1, answer, 1, 1])
@@ -177,7 +181,8 @@ async def test_a_drivers_own_exception_ends_the_connection(what: str) -> None:
         if what == "measure":
             await told(orders, Heralded)
             await orders.carry_out(measure(0, 0, 0, 0))
-        with pytest.raises(ZeroDivisionError):
+        expected = DriverFailed if what == "measure" else ZeroDivisionError
+        with pytest.raises(expected, match="ZeroDivisionError" if what == "measure" else "driver"):
             await orders.next_report()
 
 

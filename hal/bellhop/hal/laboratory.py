@@ -9,7 +9,12 @@ Rules for a subclass
 * A method that cannot do what it is asked raises LaboratoryError with a reason; whoever reads it in
   the node's log must be able to act on it.  Any other exception is a fault of the driver: its
   traceback is logged, and the node's connection ends.
-* Methods are cancelled when a request is released, the node is gone or a time limit is over.
+* A reason names no setting and no outcome: it goes to the node as it is, and into logs.  Of another
+  exception of `measure` only the type and the place are logged.
+* Methods are cancelled when a request is released, the node is gone or a time limit is over.  Then
+  they end within a second: one that does not is left behind, and named in the log.  That holds for
+  `finally` too: do not wait there for a device that may be the one that is silent.
+* A method never ends as cancelled by itself (as when it awaits a task that somebody else cancelled).
 * Both ends of a link are given the same orders by their nodes, in the same order, but not at the
   same time.  What the ends have in common (a station, its triggers) is the laboratory's.
 """
@@ -82,7 +87,7 @@ class Laboratory(ABC):
     @abstractmethod
     async def open(self) -> tuple[LabPort, ...]:
         """Connect to the devices.  Called once, before a node may connect; LaboratoryError ends the
-        service."""
+        service.  May take as long as it needs; cancelled if the service is stopped meanwhile."""
 
     @abstractmethod
     async def synchronise(self, order: Attempt) -> int:
@@ -121,9 +126,12 @@ class Laboratory(ABC):
     async def release(self, link: LinkName, request: RequestId) -> None:
         """Give up the pairs of a request at this end, and leave what the other end has.
 
-        Also for requests that this end does not know.
+        Also for requests that this end does not know, and for several requests at once.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Leave the devices safe and disconnect.  Called once, also after `open` failed."""
+        """Leave the devices safe and disconnect.  Called once, also after `open` failed.
+
+        Cancelled after `limits.close_seconds`.
+        """

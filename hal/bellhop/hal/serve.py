@@ -17,32 +17,25 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from bellhop.hal.errors import HardwareError
-from bellhop.hal.identity import valid_name
-from bellhop.hal.laboratory import Laboratory, LaboratoryError, LabPort
+from bellhop.hal.laboratory import Laboratory, LabPort
 from bellhop.hal.memory_wire import operation_from_wire, refusal_of, report_to_wire
 from bellhop.hal.operations import (
     BLOCK_ROUNDS_MAX,
-    SETTINGS_MAX,
     NodeName,
     Port,
     Ready,
     Report,
-    Side,
 )
+from bellhop.hal.serve_calls import Patience, awaited, called
 from bellhop.hal.serve_orders import Orders
-from bellhop.hal.serve_rules import DriverFault, Limits
-from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, Door, admit, keep_open
+from bellhop.hal.serve_rules import Limits, check_ports
+from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, Door, admit, check_door, keep_open
 from bellhop.v1 import memory_pb2, memory_pb2_grpc, types_pb2
 
 STRANGER = (
     "is served by no laboratory here: the operator of the laboratory must name it in the file, or"
     " of the node connect elsewhere"
 )
-LINK_CHARACTERS_MAX = 64
-"""Nodes take no longer name of a link."""
-
-IDEALISATIONS_MAX = 16
-
 TAKEN = "a later stream of this node took its place"
 DRIVER_FAILED = "the laboratory's driver failed: whoever wrote it must look at the service's log"
 
@@ -231,44 +224,46 @@ async def serve(
     `on_listening` gets HOST:PORT once nodes can connect.  Raises ConfigError for the door, and
     LaboratoryError or DriverFault for a laboratory that does not open.
     """
-    touched: list[Laboratory] = []
+    check_door(door)  # Before any device is touched.
+    stop = stop or asyncio.Event()
+    touched: dict[NodeName, Laboratory] = {}
     opened: dict[NodeName, tuple[Laboratory, tuple[LabPort, ...]]] = {}
     try:
         for node, laboratory in laboratories.items():
-            touched.append(laboratory)
-            opened[node] = (laboratory, _checked(node, await laboratory.open()))
+            touched[node] = laboratory
+            ports = await _opened(laboratory, limits, stop)
+            if stop.is_set():
+                log.info("stopped before node %s's laboratory was open", node)
+                return
+            opened[node] = (laboratory, check_ports(node, ports))
         service = LaboratoryService(opened, limits)
-        await keep_open(
-            door, service, service.end, on_listening, stop or asyncio.Event(), log, keepalive_ms
-        )
+        await keep_open(door, service, service.end, on_listening, stop, log, keepalive_ms)
         await service.closed()
     finally:
-        for laboratory in reversed(touched):
-            try:
-                await laboratory.close()
-            except LaboratoryError as error:
-                log.error("a laboratory did not close: %s", error.message)
+        await asyncio.gather(*(_left_safe(*one, limits) for one in touched.items()))
 
 
-def _checked(node: NodeName, ports: tuple[LabPort, ...]) -> tuple[LabPort, ...]:
-    """Raises DriverFault for ports that no node could use."""
-    if len({port.link for port in ports}) != len(ports) or not ports:
-        raise DriverFault(f"open of {node}'s laboratory gave no port, or two on one link")
-    for port in ports:
-        least = 2 if port.side is Side.A else 3
-        if not least <= port.settings <= SETTINGS_MAX:
-            raise DriverFault(
-                f"link {port.link}: side {port.side.name} has {least} to {SETTINGS_MAX} settings,"
-                f" not {port.settings}"
-            )
-        if port.pairs_held_max < 1:
-            raise DriverFault(f"link {port.link}: a device holds at least one pair")
-        if not 0 < len(port.link) <= LINK_CHARACTERS_MAX or not port.link.isprintable():
-            raise DriverFault(f"a link's name has 1 to {LINK_CHARACTERS_MAX} printable characters")
-        if not valid_name(port.peer):
-            raise DriverFault(f"link {port.link}: {port.peer!r} is no name of a node")
-        if len(port.idealisations) > IDEALISATIONS_MAX:
-            raise DriverFault(f"link {port.link}: at most {IDEALISATIONS_MAX} idealisations")
-        if port.peer == node:
-            raise DriverFault(f"link {port.link}: leads from {node} to itself")
-    return ports
+async def _opened(laboratory: Laboratory, limits: Limits, stop: asyncio.Event) -> object:
+    """What `open` answers, which may take as long as it likes; given up if `stop` is set."""
+    patience = Patience(None, limits.grace_seconds)
+    opening = asyncio.ensure_future(called("open", awaited(laboratory.open()), patience))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return await opening if opening.done() else None
+    finally:
+        for task in (opening, stopping):
+            task.cancel()
+        await asyncio.gather(opening, stopping, return_exceptions=True)
+
+
+async def _left_safe(node: NodeName, laboratory: Laboratory, limits: Limits) -> None:
+    """Close one laboratory; nothing it does keeps the others from being closed."""
+    late = f"it did not close within {limits.close_seconds:g} seconds: look at the device itself"
+    patience = Patience(limits.close_seconds, limits.grace_seconds, late)
+    try:
+        await called("close", awaited(laboratory.close()), patience)
+    except HardwareError as error:
+        log.error("node %s: the laboratory did not close: %s", node, error.message)
+    except Exception:
+        log.exception("node %s: the laboratory's driver failed to close", node)

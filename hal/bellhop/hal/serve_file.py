@@ -1,27 +1,31 @@
 """The file of a laboratory's service, and the drivers it can name."""
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bellhop.hal.configuration import decode_toml, read_text, require, require_all
-from bellhop.hal.errors import ConfigError
+from bellhop.hal.errors import BellhopError, ConfigError
 from bellhop.hal.identity import valid_name
 from bellhop.hal.laboratory import Laboratory
 from bellhop.hal.operations import NodeName
 from bellhop.hal.serve import serve
-from bellhop.hal.serve_rules import Limits
+from bellhop.hal.serve_rules import DriverFault, Limits
 from bellhop.hal.serve_shell import Door
 
 DRIVERS = "bellhop.hal.laboratories"
 """The group of entry points in which a package announces its drivers."""
+
+PLACE = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
+"""module:Class"""
 
 LABORATORIES_MAX = 64
 SECONDS_MAX = 7 * 86_400.0
@@ -52,10 +56,11 @@ class ServiceSection(_Section, frozen=True):
 
 
 class LimitsSection(_Section, frozen=True):
-    """How long a device may take: to the next herald, and to answer one round."""
+    """How long a device may take: to the next herald, to answer one round, and to close."""
 
     herald_seconds: float = Limits().herald_seconds
     measure_seconds: float = Limits().measure_seconds
+    close_seconds: float = Limits().close_seconds
 
 
 class LaboratorySection(_Section, frozen=True):
@@ -101,14 +106,11 @@ def parse_laboratory(text: str, path: Path) -> Served:
         authority=folder / tls.authority,
         port_file=folder / service.port_file if service.port_file else None,
     )
-    seconds = {
-        "limits.herald_seconds": file.limits.herald_seconds,
-        "limits.measure_seconds": file.limits.measure_seconds,
-    }
+    seconds = msgspec.structs.asdict(file.limits)
+    named = {f"limits.{name}": value for name, value in seconds.items()}
     rule = f"is above 0, at most {SECONDS_MAX:g} seconds"
-    require_all(seconds, lambda value: 0.0 < value <= SECONDS_MAX, rule)
-    limits = Limits(file.limits.herald_seconds, file.limits.measure_seconds)
-    return Served(door, limits, _laboratories(file.laboratory))
+    require_all(named, lambda value: 0.0 < value <= SECONDS_MAX, rule)
+    return Served(door, Limits(**seconds), _laboratories(file.laboratory))
 
 
 def _laboratories(sections: tuple[LaboratorySection, ...]) -> dict[NodeName, Laboratory]:
@@ -121,10 +123,31 @@ def _laboratories(sections: tuple[LaboratorySection, ...]) -> dict[NodeName, Lab
         require(named, f"{where}.node", "is made of lower-case letters, digits and hyphens")
         node = NodeName(section.node)
         require(node not in made, f"{where}.node", "has a laboratory already")
-        made[node] = find_driver(section.driver, f"{where}.driver").from_options(
-            node, section.options
-        )
+        driver = find_driver(section.driver, f"{where}.driver")
+        made[node] = _made(driver, node, section.options, where)
     return made
+
+
+def _made(
+    driver: type[Laboratory], node: NodeName, options: dict[str, Any], where: str
+) -> Laboratory:
+    """Raises ConfigError as the driver does, and DriverFault for all else it does."""
+    try:
+        laboratory: object = driver.from_options(node, options)
+    except BellhopError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise DriverFault(
+            f"{where}: from_options of {driver.__name__} raised {kind}: {error}; for options that"
+            " cannot be it must raise ConfigError"
+        ) from error
+    if not isinstance(laboratory, Laboratory):
+        kind = type(laboratory).__name__
+        raise DriverFault(
+            f"{where}: from_options of {driver.__name__} answered {kind} instead of a laboratory"
+        )
+    return laboratory
 
 
 def _check_listen(listen: str) -> None:
@@ -142,8 +165,8 @@ def drivers() -> tuple[EntryPoint, ...]:
 def find_driver(name: str, field: str) -> type[Laboratory]:
     """The class of a driver.  Raises ConfigError naming `field`."""
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        place = EntryPoint(name, f"{module}:{attribute}", DRIVERS)
+        require(PLACE.fullmatch(name) is not None, field, "is a driver's name, or module:Class")
+        place = EntryPoint(name, name, DRIVERS)
     else:
         found = [driver for driver in drivers() if driver.name == name]
         known = ", ".join(driver.name for driver in drivers()) or "none"
@@ -155,11 +178,16 @@ def find_driver(name: str, field: str) -> type[Laboratory]:
             )
         place = found[0]
     try:
-        loaded = getattr(import_module(place.module), place.attr)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{field}: {name} cannot be loaded: {error}", field) from error
+        loaded = place.load()
+    except Exception as error:  # A module does what it likes while it is imported.
+        why = f"{type(error).__name__}: {error}"
+        hint = "; for a module in this folder, set PYTHONPATH=." if ":" in name else ""
+        raise ConfigError(f"{field}: {name} cannot be loaded: {why}{hint}", field) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Laboratory)):
         raise ConfigError(f"{field}: {name} is no bellhop.hal.laboratory.Laboratory", field)
+    if isabstract(loaded):
+        missing = ", ".join(sorted(loaded.__abstractmethods__))
+        raise ConfigError(f"{field}: {name} lacks the methods {missing}", field)
     return loaded
 
 
@@ -176,4 +204,21 @@ def run_laboratory(path: Path, on_listening: Callable[[str], None] = lambda _: N
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await serve(served.laboratories, served.door, served.limits, on_listening, stop)
 
-    asyncio.run(until_signalled())
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(until_signalled())
+    finally:
+        try:
+            loop.run_until_complete(_ended(served.limits.grace_seconds))
+        finally:
+            loop.close()
+
+
+async def _ended(grace: float) -> None:
+    """End what is left in this loop.  asyncio.run would wait for ever for a method of a driver that
+    does not end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    generators = asyncio.ensure_future(asyncio.get_running_loop().shutdown_asyncgens())
+    await asyncio.wait({generators, *tasks}, timeout=grace)

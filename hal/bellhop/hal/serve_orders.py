@@ -11,13 +11,13 @@ Rules
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
 
 from bellhop.hal.errors import HardwareError
-from bellhop.hal.laboratory import Herald, Laboratory, LaboratoryError, LabPort
+from bellhop.hal.laboratory import Laboratory, LaboratoryError, LabPort
 from bellhop.hal.memory_wire import printable
 from bellhop.hal.operations import (
     Attempt,
@@ -30,6 +30,7 @@ from bellhop.hal.operations import (
     Report,
     RequestId,
 )
+from bellhop.hal.serve_calls import Calls
 from bellhop.hal.serve_rules import (
     Block,
     DeviceStalled,
@@ -38,13 +39,13 @@ from bellhop.hal.serve_rules import (
     LinkState,
     RequestState,
     attempt_refusal,
-    check_herald,
     measure_refusal,
-    whole,
 )
 
 REPORTS_WAITING_MAX = 64
 """Reports a node has not read yet; while there are as many, its orders wait."""
+
+Offer = tuple[Attempt, asyncio.Task[int]]
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,7 @@ class Orders:
     """One node's orders, from when it connects until it is gone."""
 
     def __init__(self, laboratory: Laboratory, ports: tuple[LabPort, ...], limits: Limits) -> None:
-        self._laboratory = laboratory
-        self._limits = limits
+        self._calls = Calls(laboratory, limits)
         self._links = {port.link: LinkState(port) for port in ports}
         self._reports: asyncio.Queue[Report] = asyncio.Queue(REPORTS_WAITING_MAX)
         self._workers = [asyncio.ensure_future(self._work(link)) for link in self._links.values()]
@@ -111,16 +111,20 @@ class Orders:
         await _cancelled(tasks)
         if self._broken.done():
             self._broken.exception()  # Seen.
-        for link in self._links.values():
-            for request in list(link.requests):
-                await self._release(link, request)
+        open_requests = [(link, one) for link in self._links.values() for one in link.requests]
+        # All at once: together they take no longer than one may.
+        releases = [self._release(link, request) for link, request in open_requests]
+        for error in await asyncio.gather(*releases, return_exceptions=True):
+            if error is not None:
+                raise error
 
     # Attempts
 
     async def _work(self, link: LinkState) -> None:
         while True:
             order, begun_ns = await self._let_go(link)
-            if order.request not in link.requests:
+            request = link.requests.get(order.request)
+            if request is None or order.block not in request.begun:
                 continue  # Released in the same moment.
             block = (order.request, order.block)
             task = self._start(self._attempt(link, order, begun_ns))
@@ -130,52 +134,64 @@ class Orders:
 
     async def _let_go(self, link: LinkState) -> tuple[Attempt, int]:
         """Offer what waits and fits; the order that the station lets go, and when."""
-        offers: dict[Block, asyncio.Task[int]] = {}
+        offers: dict[Block, Offer] = {}
         try:
             while True:
                 link.changed.clear()
-                room = link.room()
-                fitting = {b: o for b, o in link.waiting.items() if o.rounds <= room}
-                await _cancelled([offers.pop(block) for block in offers.keys() - fitting.keys()])
-                for block in fitting.keys() - offers.keys():
-                    coroutine = self._laboratory.synchronise(fitting[block])
-                    offers[block] = asyncio.ensure_future(coroutine)
+                await self._offer_anew(link, offers)
                 change = asyncio.ensure_future(link.changed.wait())
                 try:
                     await asyncio.wait(
-                        {change, *offers.values()}, return_when=asyncio.FIRST_COMPLETED
+                        {change, *(offer for _, offer in offers.values())},
+                        return_when=asyncio.FIRST_COMPLETED,
                     )
                 finally:
                     change.cancel()
-                for block in [b for b, offer in offers.items() if offer.done()]:
-                    begun_ns = await self._offered(link, block, offers.pop(block))
+                for block in [block for block, (_, offer) in offers.items() if offer.done()]:
+                    order, offer = offers.pop(block)
+                    begun_ns = await self._offered(link, order, offer)
                     if begun_ns is not None:
-                        return fitting[block], begun_ns
+                        return order, begun_ns
         finally:
-            await _cancelled(list(offers.values()))
+            await _cancelled([offer for _, offer in offers.values()])
 
-    async def _offered(self, link: LinkState, block: Block, offer: asyncio.Task[int]) -> int | None:
-        """When an order was let go; None if it is lost instead."""
-        order = link.waiting.pop(block)
+    async def _offer_anew(self, link: LinkState, offers: dict[Block, Offer]) -> None:
+        """Make `offers` those of the orders that wait and fit, in the sequence they were given."""
+        fitting = link.fitting()
+        void = [block for block, (order, _) in offers.items() if fitting.get(block) is not order]
+        if void:
+            await _cancelled([offers.pop(block)[1] for block in void])
+        for block, order in link.fitting().items():
+            if block not in offers:
+                offers[block] = (order, asyncio.ensure_future(self._calls.synchronise(order)))
+
+    async def _offered(
+        self, link: LinkState, order: Attempt, offer: asyncio.Task[int]
+    ) -> int | None:
+        """When an order was let go; None if it is lost instead, or was released meanwhile."""
+        block = (order.request, order.block)
+        waits = link.waiting.get(block) is order
+        if waits:
+            del link.waiting[block]
         try:
-            begun_ns = whole(offer.result(), "synchronise", "the time at which an attempt begins")
-            if begun_ns >= 0:
+            begun_ns = offer.result()
+            if waits:
                 link.requests[order.request].begun.add(order.block)
                 return begun_ns
-            raise DriverFault(f"synchronise answered a time before 0: {begun_ns}")
         except LaboratoryError as error:
-            await self._lose(order, error.message)
+            if waits:
+                await self._lose(order, error.message)
         except DriverFault as error:
-            await self._fault(order, error)
+            if waits:
+                await self._fault(order, error)
         return None
 
     async def _attempt(self, link: LinkState, order: Attempt, begun_ns: int) -> None:
         request = link.requests[order.request]
-        heralds = self._laboratory.attempt(order)
         link.reserved = order.rounds  # The device fills up while it attempts.
         whole_block = False
         try:
-            report = await self._collect(heralds, order, begun_ns, request.attempts)
+            report = await self._calls.attempt(order, begun_ns, request.attempts)
             request.attempts = int(report.attempts[-1]) + 1
             request.held[order.block] = link.reserved
             link.reserved = 0
@@ -189,50 +205,7 @@ class Orders:
             if not whole_block:
                 link.reserved = 0
                 request.spent[order.block] = "its attempt was lost"
-                if isinstance(heralds, AsyncGenerator):
-                    await heralds.aclose()
             link.changed.set()
-
-    async def _collect(
-        self, heralds: AsyncIterator[Herald], order: Attempt, begun_ns: int, least: int
-    ) -> Heralded:
-        """All heralds of a block, each checked against the one before it."""
-        attempts = np.empty(order.rounds, dtype=np.int64)
-        patterns = np.empty(order.rounds, dtype=np.uint8)
-        last_ns = begun_ns
-        for count in range(order.rounds + 1):
-            herald = await self._herald(heralds, count, order.rounds)
-            if herald is None:
-                break
-            check_herald(herald, least, last_ns)
-            attempts[count], patterns[count] = herald.attempt, herald.announces
-            least, last_ns = herald.attempt + 1, herald.at_ns
-        attempts.flags.writeable = patterns.flags.writeable = False
-        return Heralded(
-            order.link, order.request, order.block, attempts, patterns, begun_ns, last_ns
-        )
-
-    async def _herald(
-        self, heralds: AsyncIterator[Herald], count: int, rounds: int
-    ) -> Herald | None:
-        """The next herald, None after the last one."""
-        seconds = self._limits.herald_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                herald = await anext(heralds)
-        except StopAsyncIteration:
-            if count < rounds:
-                raise DriverFault(f"attempt ended after {count} of {rounds} heralds") from None
-            return None
-        except TimeoutError:
-            raise DeviceStalled(
-                f"the device stalled: no herald for {seconds:g} seconds after {count} of {rounds};"
-                " whoever runs it must look at its lasers and its station, or raise"
-                " limits.herald_seconds if heralds are as rare as that"
-            ) from None
-        if count == rounds:
-            raise DriverFault(f"attempt gave more heralds than the {rounds} ordered")
-        return herald
 
     # Measurements
 
@@ -252,37 +225,16 @@ class Orders:
             link.changed.set()
 
     async def _ask_all(self, order: Measure) -> Measured:
-        """One round after the other; a setting is taken from the order when it is shown."""
+        """One round after the other."""
         rounds = len(order.settings)
         outcomes = np.zeros(rounds, dtype=np.uint8)
         answered = np.zeros(rounds, dtype=np.bool_)
         for index in range(rounds):
-            answer = await self._ask(order, index)
+            answer = await self._calls.measure(order, index)
             if answer is not None:
                 outcomes[index], answered[index] = answer, True
         outcomes.flags.writeable = answered.flags.writeable = False
         return Measured(order.link, order.request, order.block, outcomes, answered)
-
-    async def _ask(self, order: Measure, index: int) -> int | None:
-        seconds = self._limits.measure_seconds
-        setting = int(order.settings[index])
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._laboratory.measure(
-                    order.link, order.request, order.block, index, setting
-                )
-        except TimeoutError:
-            raise DeviceStalled(
-                f"the device stalled: round {index} of a measurement was not answered within"
-                f" {seconds:g} seconds; whoever runs it must look at its detection, or raise"
-                " limits.measure_seconds"
-            ) from None
-        if answer is None:
-            return None
-        bit = whole(answer, "measure", "0, 1 or None")
-        if bit not in (0, 1):
-            raise DriverFault(f"measure answered {bit} to round {index}, which is no outcome")
-        return bit
 
     # The rest
 
@@ -295,15 +247,11 @@ class Orders:
         if link.attempting is not None and link.attempting[0][0] == request:
             tasks.append(link.attempting[1])
         await _cancelled(tasks)
-        seconds = self._limits.measure_seconds
         try:
-            async with asyncio.timeout(seconds):
-                await self._laboratory.release(link.port.link, request)
-        except TimeoutError:
-            log.error("link %s: the device did not release within %g s", link.port.link, seconds)
-        except LaboratoryError as error:
-            log.error("link %s: the device did not release: %s", link.port.link, error.message)
-        del link.requests[request]
+            await self._calls.release(link.port.link, request)
+        except HardwareError as error:
+            log.error("link %s: no release: %s", link.port.link, error.message)
+        link.requests.pop(request, None)
         link.changed.set()
 
     async def _fault(self, order: Attempt | Measure, error: HardwareError) -> None:

@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from cryptography import x509
 from grpc import aio
 
 from bellhop.hal.configuration import read_text
 from bellhop.hal.errors import ConfigError, PeerError
-from bellhop.hal.identity import peer_identity
+from bellhop.hal.identity import identity_of, peer_identity
 from bellhop.hal.memory_wire import MESSAGE_BYTES_MAX
 from bellhop.hal.operations import NodeName
 from bellhop.v1 import memory_pb2, memory_pb2_grpc
@@ -75,9 +77,7 @@ async def keep_open(
     """
     server = aio.server(options=server_options(keepalive_ms))
     memory_pb2_grpc.add_MemoryServiceServicer_to_server(service, server)
-    credentials = _credentials(door)
-    if door.port_file:
-        door.port_file.unlink(missing_ok=True)
+    credentials = check_door(door)
     try:
         port = server.add_secure_port(door.listen, credentials)
     except RuntimeError as error:
@@ -116,15 +116,81 @@ def server_options(keepalive_ms: int = KEEPALIVE_MS) -> list[tuple[str, int]]:
     ]
 
 
-def _credentials(door: Door) -> grpc.ServerCredentials:
+def check_door(door: Door) -> grpc.ServerCredentials:
+    """What the service shows of itself; a port file of an earlier run is gone.
+
+    Raises ConfigError naming the field, for whatever gRPC would call "cannot listen" or nodes would
+    be the first to see.
+    """
     certificate = read_text(door.certificate).encode()
     key = read_text(door.key).encode()
     authority = read_text(door.authority).encode()
+    _check_identity(door, certificate)
+    _check_files(door)
+    _check_port_file(door)
     return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
+
+
+def _check_identity(door: Door, certificate: bytes) -> None:
+    field = f"{door.section}.tls.certificate"
+    try:
+        names = x509.load_pem_x509_certificate(certificate).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+        uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+    except ValueError as error:
+        raise ConfigError(f"{field}: {door.certificate} holds no certificate", field) from error
+    except x509.ExtensionNotFound:
+        uris = []
+    try:
+        identity = identity_of(uris)
+    except PeerError as error:
+        raise ConfigError(f"{field}: {door.certificate}: {error.message}", field) from error
+    if identity.kind != "emulator":
+        raise ConfigError(
+            f"{field}: {door.certificate} is that of {identity.kind} {identity.name}; a memory"
+            f" service shows one with the URI bellhop:emulator:NAME (bellhop pki emulator NAME)",
+            field,
+        )
+
+
+def _check_files(door: Door) -> None:
+    """That the key is the certificate's, and the authority is one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An encrypted key must not ask for its password at a terminal that nobody looks at.
+        context.load_cert_chain(door.certificate, door.key, password=lambda: b"")
+    except (ssl.SSLError, OSError) as error:
+        field = f"{door.section}.tls.key"
+        raise ConfigError(
+            f"{field}: {door.key} is not the unencrypted key of {door.certificate}", field
+        ) from error
+    try:
+        context.load_verify_locations(door.authority)
+    except (ssl.SSLError, OSError) as error:
+        field = f"{door.section}.tls.authority"
+        raise ConfigError(f"{field}: {door.authority} holds no certificate", field) from error
+
+
+def _check_port_file(door: Door) -> None:
+    if door.port_file is None:
+        return
+    field = f"{door.section}.port_file"
+    try:
+        door.port_file.unlink(missing_ok=True)
+        _beside(door.port_file).touch()
+        _beside(door.port_file).unlink()
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ConfigError(f"{field}: {door.port_file} cannot be written: {why}", field) from error
 
 
 def _write_port_file(path: Path, address: str) -> None:
     """Atomically, so that whoever sees the file sees all of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _beside(path)
     temporary.write_text(f"{address}\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
