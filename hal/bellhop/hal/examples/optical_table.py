@@ -35,12 +35,13 @@ Ids = tuple[str, str, int]
 
 @dataclass(slots=True)
 class Pair:
-    """A heralded pair; `first`: side, setting and outcome of the half that was measured."""
+    """A heralded pair; `first`: setting and outcome of the half that was `measured` first."""
 
     attempt: int
     announces: BellState
     at_ns: int
-    first: tuple[Side, int, int] | None = None
+    first: tuple[int, int] | None = None
+    measured: set[Side] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -97,17 +98,23 @@ class OpticalTable:
     def measure(self, side: Side, ids: Ids, index: int, setting: int) -> int:
         """Born's rule; the half that is measured second is in the state the first left it in."""
         link, request, block = ids
-        pair = self._runs[link, request].blocks[block][index]
+        run = self._runs.get((link, request), Run())
+        if not 0 <= index < len(run.blocks.get(block, ())):
+            raise LaboratoryError("no such pair is held")
+        pair = run.blocks[block][index]
+        if side in pair.measured:
+            raise LaboratoryError("this half was measured already")
+        pair.measured.add(side)
         tables = self._tables[pair.announces]
         if pair.first is None:
             table = tables[setting][0] if side is Side.A else tables[0][setting].T
             one = float(table[1].sum())
         else:
-            _, theirs, outcome = pair.first
+            theirs, outcome = pair.first
             table = tables[setting][theirs] if side is Side.A else tables[theirs][setting].T
             one = float(table[1, outcome] / table[:, outcome].sum())
         answer = int(self._generator.random() < one)
-        pair.first = pair.first or (side, setting, answer)
+        pair.first = pair.first or (setting, answer)
         return answer
 
     def release(self, side: Side, link: str, request: str) -> None:
@@ -145,6 +152,8 @@ async def attend(
             reply = {"id": number, "answer": await table.obey(order)}
         except LaboratoryError as error:
             reply = {"id": number, "error": error.message}
+        except (LookupError, TypeError, ValueError) as error:
+            reply = {"id": number, "error": f"an order that cannot be: {type(error).__name__}"}
         writer.write(json.dumps(reply).encode() + b"\n")
         under_way.pop(number, None)
 
@@ -156,6 +165,8 @@ async def attend(
                     task.cancel()
             else:
                 under_way[order["id"]] = asyncio.ensure_future(answer(order))
+    except (LookupError, TypeError, ValueError, OSError) as error:
+        sys.stderr.write(f"a controller said what is no order: {type(error).__name__}\n")
     finally:
         for task in under_way.values():
             task.cancel()

@@ -7,11 +7,11 @@ writes.  deploy/example-laboratory.toml serves it, docs/laboratory.md walks thro
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from typing import Any, Self
 
 import msgspec
 
+from bellhop.hal.configuration import require
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.laboratory import Herald, Laboratory, LaboratoryError, LabPort
 from bellhop.hal.operations import (
@@ -51,9 +51,14 @@ class Trap(Laboratory):
     def from_options(cls, node: NodeName, options: Mapping[str, object]) -> Self:
         """See `Laboratory`.  Two nodes may share the table, so `node` does not matter here."""
         try:
-            return cls(msgspec.convert(dict(options), Options))
+            taken = msgspec.convert(dict(options), Options)
         except msgspec.ValidationError as error:
             raise ConfigError(f"laboratory.options: {error}", "laboratory.options") from error
+        host, _, port = taken.table.rpartition(":")
+        valid = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65_535
+        field = "laboratory.options.table"
+        require(bool(host) and valid, field, "is HOST:PORT of the optical table")
+        return cls(taken)
 
     async def open(self) -> tuple[LabPort, ...]:
         host, _, port = self._options.table.rpartition(":")
@@ -99,8 +104,7 @@ class Trap(Laboratory):
     async def close(self) -> None:
         if self._listening is not None:
             self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
+            await asyncio.gather(self._listening, return_exceptions=True)
         if self._writer is not None:
             self._writer.close()
 
@@ -128,6 +132,8 @@ class Trap(Laboratory):
         self._writer.write(json.dumps(line).encode() + b"\n")
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Hand answers to whom they are due; what is no answer ends the connection."""
+        why = "the optical table is gone"
         try:
             while line := await reader.readline():
                 said = json.loads(line)
@@ -135,10 +141,12 @@ class Trap(Laboratory):
                 if answer is None or answer.done():
                     continue
                 if "error" in said:
-                    answer.set_exception(LaboratoryError(said["error"]))
+                    answer.set_exception(LaboratoryError(str(said["error"])))
                 else:
                     answer.set_result(said["answer"])
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            why = f"the optical table said what is no answer ({type(error).__name__})"
         finally:
             for answer in self._answers.values():
                 if not answer.done():
-                    answer.set_exception(LaboratoryError("the optical table is gone"))
+                    answer.set_exception(LaboratoryError(why))
