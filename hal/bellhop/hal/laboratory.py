@@ -14,7 +14,7 @@ Rules for a subclass
 * Methods are cancelled when a request is released, the node is gone or a time limit is over.  Then
   they end within a second: one that does not is left behind, and named in the log.  That holds for
   `finally` too: do not wait there for a device that may be the one that is silent.
-* A method never ends as cancelled by itself (as when it awaits a task that somebody else cancelled).
+* A method never ends as cancelled by itself, as when it awaits a task that another one cancelled.
 * Both ends of a link are given the same orders by their nodes, in the same order, but not at the
   same time.  What the ends have in common (a station, its triggers) is the laboratory's.
 """
