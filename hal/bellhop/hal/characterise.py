@@ -91,7 +91,7 @@ def characterise(
     after_ms: Iterable[float] = (),
     told: Progress = lambda _name, _done: None,
 ) -> Characterisation:
-    """Draw and measure `pairs` (at least `PAIRS_MIN`) in the CHSH run, fewer in the others.
+    """Draw and measure `pairs` (at least `PAIRS_MIN`) in the CHSH run, in others more or fewer.
 
     `after_ms`: storage times; if empty those that were published, or else `AFTER_MS`.
     """

@@ -14,6 +14,10 @@ from bellhop.hal.trials import AXES, BLOCK_ROUNDS, Counts, Mean, Trials, fidelit
 OTHER_RUNS = 2
 """Other runs have the CHSH run's pairs over this."""
 
+KEY_RUN = 1.5
+"""The run of key settings has so many times the CHSH run's pairs: its share is small, and is asked
+for to a few parts in a hundred of itself."""
+
 RELOADS = 10_000
 """Reloads are counted over at least the time in which so many are due."""
 
@@ -272,7 +276,7 @@ class Runs:
         return found
 
     def qber(self) -> Estimate:
-        played = self._trials.play(self.others, KEY_SETTINGS)
+        played = self._trials.play(round(KEY_RUN * self.pairs), KEY_SETTINGS)
         different, answered = int(played.different.sum()), int(played.answered.sum())
         if answered == 0:
             return missing(UNANSWERED)

@@ -49,7 +49,7 @@ Told = Callable[[str, float], None]
 @click.option(
     "--pairs",
     type=int,
-    help="Pairs of the CHSH run; other runs have half.  [default: 2 million]",
+    help="Pairs of the CHSH run; other runs go by them.  [default: 2 million]",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="All chance comes of it.")
 @click.option(
