@@ -5,10 +5,10 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.e2e.test_laboratory_faults import (
@@ -27,11 +27,13 @@ from tests.support.waiting import until
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.laboratory import LabPort
 from bellhop.hal.memory_client import MemoryServiceAccess, MemoryServiceClient
+from bellhop.hal.memory_wire import operation_to_wire
 from bellhop.hal.operations import Attempt, Heralded, LinkName, NodeName, Ready, RequestId
-from bellhop.hal.serve import serve
+from bellhop.hal.serve import LaboratoryService, serve
 from bellhop.hal.serve_rules import Limits
-from bellhop.hal.serve_shell import Door
+from bellhop.hal.serve_shell import Context, Door
 from bellhop.node.loopback import COMMAND
+from bellhop.v1 import memory_pb2
 
 pytestmark = pytest.mark.e2e
 
@@ -146,6 +148,47 @@ async def test_a_node_that_comes_back_waits_until_all_is_given_up(authority: Aut
     await second.close()
     stop.set()
     await task
+
+
+class Caller:
+    """What a service asks of the context of alice's call."""
+
+    def auth_context(self) -> dict[str, tuple[bytes, ...]]:
+        names = (b"bellhop:node:alice",)
+        return {"transport_security_type": (b"ssl",), "x509_subject_alternative_name": names}
+
+
+async def test_a_call_that_is_cancelled_twice_does_not_hand_its_turn_on_early() -> None:
+    """As when a node dies while the service stops its calls."""
+    lab = Slow()
+    lab.may_release = asyncio.Event()
+    service = LaboratoryService({ALICE: (lab, (lab.port,))}, LIMITS)
+
+    async def ordering() -> AsyncIterator[memory_pb2.MemoryOperation]:
+        yield operation_to_wire(Attempt(FIBRE, REQUEST, 0, 4))
+        await asyncio.get_running_loop().create_future()
+
+    async def calling() -> None:
+        async for _ in service.Operate(ordering(), cast(Context, Caller())):
+            pass
+
+    first = asyncio.create_task(calling())
+    await until(lambda: "attempt 0" in lab.log)
+    for _ in range(2):
+        first.cancel()
+        await until(lambda: "release" in lab.log)
+    await asyncio.wait({first}, timeout=PATIENCE_SECONDS)
+    assert first.done() and "released" not in lab.log
+    second = aiter(service.Operate(ordering(), cast(Context, Caller())))
+    assert isinstance(second, AsyncGenerator)
+    ready = asyncio.ensure_future(anext(second))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not ready.done()
+    lab.may_release.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert (await ready).WhichOneof("report") == "ready" and "released" in lab.log
+        await second.aclose()
 
 
 async def test_what_is_wrong_at_the_door_names_the_field_and_touches_no_device(

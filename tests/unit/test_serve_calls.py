@@ -251,6 +251,18 @@ async def test_an_answer_after_the_limit_is_none(how: str, words: str) -> None:
         assert words in await lost(orders)
 
 
+async def test_a_herald_after_the_limit_is_none() -> None:
+    class Blocking(Lab):
+        async def attempt(self, order: Attempt) -> AsyncIterator[Herald]:
+            time.sleep(4 * SHORT_SECONDS)  # noqa: ASYNC251 - the fault that is tested
+            async for herald in super().attempt(order):
+                yield herald
+
+    async with serving(Blocking(), HERALD_SHORT) as orders:
+        await orders.carry_out(attempt())
+        assert "attempt answered after" in await lost(orders)
+
+
 async def test_a_drivers_own_timeout_is_no_stall() -> None:
     lab = Late()
     lab.how = "times out"
@@ -320,6 +332,23 @@ async def test_a_release_in_the_moment_an_attempt_goes_is_no_fault() -> None:
             report = await following(orders)
             assert isinstance(report, Heralded) and report.block == 1
             assert lab.log.count("attempt 0") == attempted
+
+
+async def test_an_offer_is_withdrawn_with_its_request() -> None:
+    class Withdrawn(Lab):
+        async def synchronise(self, order: Attempt) -> int:
+            try:
+                return await super().synchronise(order)
+            except asyncio.CancelledError:
+                self.log.append(f"withdrawn {order.block}")
+                raise
+
+    lab = Withdrawn(go={0: asyncio.Event()})
+    async with serving(lab) as orders:
+        await orders.carry_out(attempt())
+        await until(lambda: "offer 0" in lab.log)
+        await orders.carry_out(Release(FIBRE, REQUEST))
+        await until(lambda: "withdrawn 0" in lab.log)
 
 
 async def test_a_released_offer_that_fails_is_no_report() -> None:
