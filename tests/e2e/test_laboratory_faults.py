@@ -193,6 +193,19 @@ async def test_a_device_that_holds_more_than_any_block_is_as_good_as_the_longest
         alice = client(authority, address)
         ready = await following(aiter(alice.reports()))
         assert isinstance(ready, Ready) and ready.ports[0].rounds_max == BLOCK_ROUNDS_MAX
+        assert not ready.ports[0].herald_is_measurement
+        await alice.close()
+
+
+async def test_a_herald_that_is_the_measurement_is_told(authority: Authority) -> None:
+    class Detectors(Lab):
+        async def open(self) -> tuple[LabPort, ...]:
+            return (replace(self.port, herald_is_measurement=True),)
+
+    async with serving(authority, Detectors()) as (address, _):
+        alice = client(authority, address)
+        ready = await following(aiter(alice.reports()))
+        assert isinstance(ready, Ready) and ready.ports[0].herald_is_measurement
         await alice.close()
 
 
@@ -220,6 +233,7 @@ WRONG_TYPES: dict[str, Any] = {
     "idealisations": "none at all",
     "pairs_held_max": 2.5,
     "source": "hardware",
+    "herald_is_measurement": "no",
 }
 
 

@@ -108,13 +108,15 @@ EXPECTED = [Herald(7, BellState.PSI_MINUS, 100), Herald(9, BellState.PSI_PLUS, 2
 
 async def test_open_tells_the_ports() -> None:
     told = PORT | {"idealisations": ("no loss",), "pairs_held_max": 4, "source": "emulated"}
+    told |= {"herald_is_measurement": True}
     async with laboratory(Trap(ports=[[told]])) as made:
         [port] = await made.open()
     assert port == LabPort(
-        LINK, Side.A, NodeName("bob"), 2, "a trap", ("no loss",), 4, Source.EMULATED
+        LINK, Side.A, NodeName("bob"), 2, "a trap", ("no loss",), 4, Source.EMULATED, True
     )
     [plain] = ports_of([PORT], NODE)
     assert (plain.pairs_held_max, plain.source) == (1, Source.HARDWARE)
+    assert not plain.herald_is_measurement
 
 
 async def test_an_offer_is_asked_for_until_it_is_let_go() -> None:

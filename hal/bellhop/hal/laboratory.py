@@ -46,7 +46,9 @@ class LabPort:
 
     `settings`: side A has at least 2, side B at least 3.  `pairs_held_max`: how many heralded pairs
     the device holds at once, 1 for a single ion; no block is longer.  `source` is EMULATED only if
-    the outcomes are computed, which every key made from them then says.
+    the outcomes are computed, which every key made from them then says.  `herald_is_measurement`:
+    the detection that heralds a pair is also its measurement at an end, as where photons end on
+    detectors there; nodes then make no device-independent keys.
     """
 
     link: LinkName
@@ -57,6 +59,7 @@ class LabPort:
     idealisations: tuple[str, ...] = ()
     pairs_held_max: int = 1
     source: Source = Source.HARDWARE
+    herald_is_measurement: bool = False
 
 
 @dataclass(frozen=True, slots=True)

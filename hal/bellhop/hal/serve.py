@@ -208,6 +208,7 @@ def _port(port: LabPort) -> Port:
         description=port.description,
         idealisations=port.idealisations,
         rounds_max=min(port.pairs_held_max, BLOCK_ROUNDS_MAX),
+        herald_is_measurement=port.herald_is_measurement,
     )
 
 

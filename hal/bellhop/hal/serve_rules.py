@@ -46,6 +46,7 @@ PORT_FIELDS = {
     "idealisations": tuple,
     "pairs_held_max": int,
     "source": Source,
+    "herald_is_measurement": bool,
 }
 
 OUTCOME = "0, 1 or None"
@@ -139,7 +140,7 @@ def _typed(port: LabPort) -> bool:
     """True.  Raises DriverFault naming a field of another type: nothing else checks them."""
     for name, kind in PORT_FIELDS.items():
         value = getattr(port, name)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             found = type(value).__name__
             raise DriverFault(f"a LabPort's {name} is {found}, and must be {kind.__name__}")
     if not all(isinstance(text, str) for text in port.idealisations):

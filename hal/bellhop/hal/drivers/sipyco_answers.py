@@ -40,6 +40,7 @@ class _PortAnswer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     idealisations: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=IDEALISATIONS_MAX)] = ()
     pairs_held_max: Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)] = 1
     source: Literal["hardware", "emulated"] = "hardware"
+    herald_is_measurement: bool = False
 
 
 def ports_of(answer: object, node: NodeName) -> tuple[LabPort, ...]:
@@ -77,6 +78,7 @@ def _port(told: _PortAnswer, node: NodeName) -> LabPort:
         told.idealisations,
         min(told.pairs_held_max, BLOCK_ROUNDS_MAX),
         Source(told.source),
+        told.herald_is_measurement,
     )
 
 
