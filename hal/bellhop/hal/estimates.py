@@ -264,7 +264,7 @@ class Runs:
         found = {"answered": self._beside(Mean(*answered), self.expected.answered())}
         if played.answered.min() == 0:
             return found | dict.fromkeys(("s", *CORRELATORS), missing(UNANSWERED))
-        exact = self.expected.bell_correlators()
+        exact = self.experiment.bell_correlators()
         value = variance = 0.0
         for index, (x, y) in enumerate(TEST_SETTINGS):
             share, error = proportion(int(played.different[index]), int(played.answered[index]))

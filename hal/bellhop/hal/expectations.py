@@ -56,15 +56,6 @@ class Expectations:
         _, xx, yy, zz = (float(one) for one in e.shares @ turned)
         return xx, yy, zz
 
-    def bell_correlators(self) -> Numbers:
-        """E(x, y) of answered rounds, flipped as the herald says, (settings of A, of B)."""
-        e = self._experiment
-        tables = e.shares[:, None, None, None, None] * e.probabilities()[..., :2, :2]
-        equal = tables[..., 0, 0] + tables[..., 1, 1]
-        different = tables[..., 0, 1] + tables[..., 1, 0]
-        turned = (equal - different) * e.frame_signs()[:, :, None]
-        return np.asarray(turned.sum(axis=0) / (equal + different).sum(axis=0), dtype=np.float64)
-
     def answered(self) -> float:
         """The share of rounds that both ends answer; no loss depends on the settings."""
         e = self._experiment

@@ -166,23 +166,21 @@ class Experiment:
 
     def chsh(self) -> float:
         """S in the frame of the announced states, of pairs that both ends answered; no drift."""
-        e = self._framed_correlators()
+        e = self.bell_correlators()
         return float(e[0, 0] + e[0, 1] + e[1, 0] - e[1, 1])
 
     def qber(self) -> float:
         """How often the key settings (0 at side A, 2 at side B) disagree, as `chsh`."""
-        return float((1.0 - self._framed_correlators()[0, 2]) / 2.0)
+        return float((1.0 - self.bell_correlators()[0, 2]) / 2.0)
 
-    def _framed_correlators(self) -> Numbers:
-        answered = self.probabilities()[..., :2, :2]
-        signs = np.array([[1.0, -1.0], [-1.0, 1.0]])
-        difference = np.einsum("kxyab,ab->kxy", answered, signs)
-        turned = difference * self.frame_signs()[:, :, None]
-        both = answered.sum(axis=(-2, -1))
-        return np.asarray(
-            np.einsum("k,kxy->xy", self.shares, turned) / np.einsum("k,kxy->xy", self.shares, both),
-            dtype=np.float64,
-        )
+    def bell_correlators(self) -> Numbers:
+        """E(x, y) of rounds that both ends answered, flipped as the herald says, without drift:
+        (settings of A, settings of B)."""
+        tables = self.shares[:, None, None, None, None] * self.probabilities()[..., :2, :2]
+        equal = tables[..., 0, 0] + tables[..., 1, 1]
+        different = tables[..., 0, 1] + tables[..., 1, 0]
+        turned = (equal - different) * self.frame_signs()[:, :, None]
+        return np.asarray(turned.sum(axis=0) / (equal + different).sum(axis=0), dtype=np.float64)
 
     def frame_signs(self) -> Numbers:
         """(k, settings of A): what a herald's flips do to a correlator; see `announced_as`."""
