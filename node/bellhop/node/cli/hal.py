@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bellhop.hal.configuration import require
 from bellhop.node.cli.output import json_option, show, table, to_json
 from bellhop.node.observe import adopt_stderr, configure_logs, note
 
@@ -99,6 +100,9 @@ def conform(as_json: bool, **options: Any) -> None:
     """  # fmt: skip
     from bellhop.hal.conformance import NotConforming
 
+    require(options["node_a"] != options["node_b"], "--b", "is another node than --a")
+    for name, field in (("address", "ADDRESS"), ("peer_address", "--peer-address")):
+        _check_dialled(options[name], field)
     heard = _LastWord()
     logging.getLogger("bellhop").addHandler(heard)
     verdicts = asyncio.run(_conform(heard, **options))
@@ -113,6 +117,13 @@ def conform(as_json: bool, **options: Any) -> None:
     failed = [verdict.check.title for verdict in verdicts if verdict.outcome == "failed"]
     if failed:
         raise NotConforming(f"{len(failed)} of {len(verdicts)} checks failed: {'; '.join(failed)}")
+
+
+def _check_dialled(address: str | None, field: str) -> None:
+    """That it is HOST:PORT; nobody need wait for a connection to hear that it is not."""
+    host, _, port = (address or "localhost:1").rpartition(":")
+    whole = port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65_535
+    require(bool(host) and whole, field, f"is HOST:PORT with a port from 1 to 65535, not {address}")
 
 
 async def _conform(
@@ -206,6 +217,7 @@ def _document(verdict: "Verdict") -> dict[str, str]:
 def _text(verdicts: "list[Verdict]") -> str:
     """A line a check, what to do about those that failed, and why others were not run."""
     lines = [table([(verdict.check.title, MARKS[verdict.outcome]) for verdict in verdicts])]
+    said: set[tuple[str, str]] = set()  # One reason keeps many checks from being run.
     for verdict in verdicts:
         if verdict.outcome == "failed":
             check = verdict.check
@@ -215,7 +227,8 @@ def _text(verdicts: "list[Verdict]") -> str:
                 ("  look at", verdict.look_at or check.look_at),
             ]
             lines += ["", check.title, table(rows)]
-        elif verdict.seen:
+        elif verdict.seen and (verdict.outcome, verdict.seen) not in said:
+            said.add((verdict.outcome, verdict.seen))
             mark = MARKS[verdict.outcome]
             lines += ["", verdict.check.title, table([(f"  {mark}", verdict.seen)])]
     return "\n".join(lines)

@@ -66,6 +66,7 @@ def plot_by_length(file: Path, preset: Preset, seed: int, told: Told) -> None:
     fidelities.set_ylabel("fidelity")
     fidelities.set_xlabel("fibre between the ends (km)")
     rates.legend(fontsize="small")
+    fidelities.legend(fontsize="small")
     _save(figure, file)
 
 
@@ -135,10 +136,12 @@ def _points(axes: Axes, x: Sequence[float], estimates: Sequence[Estimate]) -> No
 def _reported(axes: Axes, x: float, published: Published | None) -> None:
     if published is None:
         return
-    # One entry in the legend for all of them.
-    label = "published" if "published" not in axes.get_legend_handles_labels()[1] else None
+    # What is only known to be exceeded points upwards.
+    name, mark = ("published: above", "^") if published.bound == "above" else ("published", "D")
+    # One entry in the legend for all of a kind.
+    label = name if name not in axes.get_legend_handles_labels()[1] else None
     axes.errorbar(
-        [x], [published.value], yerr=published.error, fmt="D", color="C3", mfc="none", label=label
+        [x], [published.value], yerr=published.error, fmt=mark, color="C3", mfc="none", label=label
     )
 
 
