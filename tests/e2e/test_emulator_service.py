@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from bellhop.hal.operations import (
     Report,
     RequestId,
 )
-from bellhop.hal.serve_shell import KEEPALIVE_MS, Door, keep_open
+from bellhop.hal.serve_shell import KEEPALIVE_MS, keep_open
 from bellhop.v1 import memory_pb2, memory_pb2_grpc
 
 pytestmark = pytest.mark.e2e
@@ -245,7 +246,7 @@ async def test_an_error_in_the_emulator_is_told_and_logged(
     service = MemoryService(Faulty(wanted.links, np.random.default_rng(1), clock), clock)
     stop = asyncio.Event()
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    door = Door("emulator", wanted.listen, wanted.certificate, wanted.key, wanted.authority, None)
+    door = replace(wanted.door, port_file=None)
     log = logging.getLogger("faulty")
     serving_it = asyncio.create_task(
         keep_open(door, service, service.end, listening.set_result, stop, log, KEEPALIVE_MS)

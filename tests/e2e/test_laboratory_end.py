@@ -24,6 +24,7 @@ from tests.support.certificates import Authority, issue, make_authority
 from tests.support.scripted_laboratory import FIBRE, Lab
 from tests.support.waiting import until
 
+from bellhop.hal.door import Door
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.laboratory import LabPort
 from bellhop.hal.memory_client import MemoryServiceAccess, MemoryServiceClient
@@ -31,7 +32,7 @@ from bellhop.hal.memory_wire import operation_to_wire
 from bellhop.hal.operations import Attempt, Heralded, LinkName, NodeName, Ready, RequestId
 from bellhop.hal.serve import LaboratoryService, serve
 from bellhop.hal.serve_rules import Limits
-from bellhop.hal.serve_shell import Context, Door
+from bellhop.hal.serve_shell import Context
 from bellhop.node.loopback import COMMAND
 from bellhop.v1 import memory_pb2
 

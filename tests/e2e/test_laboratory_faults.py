@@ -14,6 +14,7 @@ from grpc import aio
 from tests.support.certificates import Authority, issue, make_authority
 from tests.support.scripted_laboratory import FIBRE, Lab
 
+from bellhop.hal.door import Door
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.laboratory import LaboratoryError, LabPort
 from bellhop.hal.memory_client import MemoryServiceAccess, MemoryServiceClient
@@ -31,7 +32,6 @@ from bellhop.hal.operations import (
 )
 from bellhop.hal.serve import serve
 from bellhop.hal.serve_rules import DriverFault, Limits
-from bellhop.hal.serve_shell import Door
 from bellhop.v1 import memory_pb2
 
 pytestmark = pytest.mark.e2e

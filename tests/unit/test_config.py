@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from tests.support.configuration_reference import REFERENCE, reference
 
+from bellhop.hal.door import TlsSection
 from bellhop.hal.emulator.topology import (
     EmulatorSection,
     LinkSection,
-    TlsSection,
     TopologyFile,
     parse_topology,
     read_topology,
@@ -78,8 +78,10 @@ def test_the_example_loads_with_its_optional_fields_too() -> None:
 def test_the_emulator_example_lists_every_field() -> None:
     text = EMULATOR_EXAMPLE.read_text()
     topology = read_topology(EMULATOR_EXAMPLE)
-    assert topology.listen == load_config(EXAMPLE).memory.address
-    assert topology.certificate == Path("deploy/pki/emulator/emulator/emulator.crt.pem").resolve()
+    assert topology.door.listen == load_config(EXAMPLE).memory.address
+    assert (
+        topology.door.certificate == Path("deploy/pki/emulator/emulator/emulator.crt.pem").resolve()
+    )
     given = msgspec.toml.decode(OPTIONAL.sub("", text))
     assert set(given) == set(TopologyFile.__struct_fields__)
     assert set(given["emulator"]) == set(EmulatorSection.__struct_fields__)

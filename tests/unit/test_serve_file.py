@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from bellhop.hal import serve_file
+from bellhop.hal.door import TlsSection
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.examples import two_traps
 from bellhop.hal.examples.two_traps import Options, Trap
@@ -42,7 +43,7 @@ def test_the_example_lists_every_field() -> None:
     (laboratory,) = file["laboratory"]
     assert set(file) == fields_of(serve_file.LaboratoryFile)
     assert set(file["service"]) == fields_of(serve_file.ServiceSection)
-    assert set(file["service"]["tls"]) == fields_of(serve_file.TlsSection)
+    assert set(file["service"]["tls"]) == fields_of(TlsSection)
     assert set(file["limits"]) == fields_of(serve_file.LimitsSection)
     assert set(laboratory) == fields_of(serve_file.LaboratorySection)
     assert set(laboratory["options"]) == fields_of(Options)

@@ -82,10 +82,9 @@ def convert(document: object, struct: type[Struct], origin: str) -> Struct:
 def convert_options(options: Mapping[str, object], struct: type[Struct], section: str) -> Struct:
     """Values that were read already.  Raises ConfigError, whose `field` begins with `section`."""
     try:
-        return msgspec.convert(dict(options), struct)
-    except msgspec.ValidationError as error:
-        misfit = _invalid(error, section)
-        raise ConfigError(misfit.message, f"{section}.{misfit.field}") from error
+        return convert(dict(options), struct, section)
+    except ConfigError as error:
+        raise ConfigError(error.message, f"{section}.{error.field}") from error
 
 
 def _invalid(error: msgspec.ValidationError, origin: str) -> ConfigError:

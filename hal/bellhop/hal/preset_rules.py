@@ -11,9 +11,9 @@ from bellhop.hal import states
 from bellhop.hal.configuration import require, require_all
 from bellhop.hal.figures import Figure
 from bellhop.hal.operations import SETTINGS_MAX
+from bellhop.hal.schedule import Parts
 from bellhop.hal.sections import (
     Device,
-    Devices,
     Fibre,
     Fibres,
     MeasuredState,
@@ -177,19 +177,13 @@ REPORTED: dict[str, Range] = {
 """What was published, and its errors."""
 
 
-class Sections(Protocol):
+class Sections(Parts, Protocol):
     """A preset, whose sections these are the rules of."""
 
     @property
     def name(self) -> str: ...
     @property
     def title(self) -> str: ...
-    @property
-    def device(self) -> Devices: ...
-    @property
-    def fibre(self) -> Fibres: ...
-    @property
-    def station(self) -> Station: ...
     @property
     def state(self) -> MeasuredState | None: ...
     @property

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc import aio
 
+from bellhop.hal.door import Door
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.laboratory import Laboratory, LabPort
 from bellhop.hal.memory_wire import operation_from_wire, refusal_of, report_to_wire
@@ -29,7 +30,7 @@ from bellhop.hal.operations import (
 from bellhop.hal.serve_calls import Patience, awaited, called
 from bellhop.hal.serve_orders import Orders
 from bellhop.hal.serve_rules import Limits, check_ports
-from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, Door, admit, check_door, keep_open
+from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, admit, check_door, keep_open
 from bellhop.v1 import memory_pb2, memory_pb2_grpc, types_pb2
 
 STRANGER = (

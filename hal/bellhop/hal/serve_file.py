@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from bellhop.hal.configuration import decode_toml, read_text, require, require_all
+from bellhop.hal.door import Door, TlsSection, door_of
 from bellhop.hal.errors import BellhopError, ConfigError
 from bellhop.hal.identity import valid_name
 from bellhop.hal.laboratory import Laboratory
 from bellhop.hal.operations import NodeName
 from bellhop.hal.serve import serve
 from bellhop.hal.serve_rules import DriverFault, Limits
-from bellhop.hal.serve_shell import Door
 
 DRIVERS = "bellhop.hal.laboratories"
 """The group of entry points in which a package announces its drivers."""
@@ -33,17 +33,6 @@ SECONDS_MAX = 7 * 86_400.0
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Unknown fields are refused."""
-
-
-class TlsSection(_Section, frozen=True):
-    """PEM files, relative to this file.
-
-    `authority` signs the nodes that may connect.  The certificate's URI is `bellhop:emulator:NAME`.
-    """
-
-    certificate: str
-    key: str
-    authority: str
 
 
 class ServiceSection(_Section, frozen=True):
@@ -95,17 +84,8 @@ def read_laboratory(path: Path) -> Served:
 def parse_laboratory(text: str, path: Path) -> Served:
     """As `read_laboratory`, for the text of a file that is, or would be, at `path`."""
     file = decode_toml(text, LaboratoryFile, str(path))
-    service, tls = file.service, file.service.tls
-    folder = path.resolve().parent
-    _check_listen(service.listen)
-    door = Door(
-        section="service",
-        listen=service.listen,
-        certificate=folder / tls.certificate,
-        key=folder / tls.key,
-        authority=folder / tls.authority,
-        port_file=folder / service.port_file if service.port_file else None,
-    )
+    service = file.service
+    door = door_of("service", service.listen, service.tls, service.port_file, path)
     seconds = msgspec.structs.asdict(file.limits)
     named = {f"limits.{name}": value for name, value in seconds.items()}
     rule = f"is above 0, at most {SECONDS_MAX:g} seconds"
@@ -148,13 +128,6 @@ def _made(
             f"{where}: from_options of {driver.__name__} answered {kind} instead of a laboratory"
         )
     return laboratory
-
-
-def _check_listen(listen: str) -> None:
-    host, separator, port = listen.rpartition(":")
-    require(bool(host and separator), "service.listen", "is HOST:PORT")
-    valid = port.isascii() and port.isdigit() and int(port[:6]) <= 65_535
-    require(valid, "service.listen", "has a port from 0 to 65535")
 
 
 def drivers() -> tuple[EntryPoint, ...]:

@@ -5,7 +5,6 @@ import logging
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -13,6 +12,7 @@ from cryptography import x509
 from grpc import aio
 
 from bellhop.hal.configuration import read_text
+from bellhop.hal.door import Door
 from bellhop.hal.errors import ConfigError, PeerError
 from bellhop.hal.identity import identity_of, peer_identity
 from bellhop.hal.memory_wire import MESSAGE_BYTES_MAX
@@ -25,22 +25,6 @@ KEEPALIVE_MS = 20_000
 Context = aio.ServicerContext[
     AsyncIterator[memory_pb2.MemoryOperation], AsyncIterator[memory_pb2.MemoryReport]
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Where a service listens, and how it shows who it is.
-
-    `listen`: HOST:PORT, port 0 for any free one.  `section` names the fields in errors.
-    `port_file`: where the bound address is written once nodes can connect.
-    """
-
-    section: str
-    listen: str
-    certificate: Path
-    key: Path
-    authority: Path
-    port_file: Path | None = None
 
 
 async def admit(

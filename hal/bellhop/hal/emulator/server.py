@@ -22,7 +22,7 @@ from bellhop.hal.emulator.topology import Topology, read_topology
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.memory_wire import operation_from_wire, refusal_of, report_to_wire
 from bellhop.hal.operations import Heralded, NodeName, Release, Report
-from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, Door, admit, keep_open
+from bellhop.hal.serve_shell import KEEPALIVE_MS, Context, admit, keep_open
 from bellhop.v1 import memory_pb2, memory_pb2_grpc, types_pb2
 
 REPORTS_WAITING_MAX = 1_024
@@ -217,7 +217,7 @@ async def serve(
     nature = Nature(topology.links, np.random.default_rng(), clock)
     service = MemoryService(nature, clock)
     await keep_open(
-        _door(topology),
+        topology.door,
         service,
         service.end,
         on_listening,
@@ -238,14 +238,3 @@ def run_emulator(path: Path, on_listening: Callable[[str], None] = lambda _: Non
         await serve(topology, on_listening, stop)
 
     asyncio.run(until_signalled())
-
-
-def _door(topology: Topology) -> Door:
-    return Door(
-        section="emulator",
-        listen=topology.listen,
-        certificate=topology.certificate,
-        key=topology.key,
-        authority=topology.authority,
-        port_file=topology.port_file,
-    )

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from bellhop.hal.configuration import decode_toml, read_text, require
+from bellhop.hal.door import Door, TlsSection, door_of
 from bellhop.hal.emulator.clock import SCALE_MAX, Clock
 from bellhop.hal.emulator.nature import Link
 from bellhop.hal.errors import ConfigError
@@ -21,17 +22,6 @@ class ScaledClock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`scaled`: emulated seconds a second."""
 
     scaled: float
-
-
-class TlsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """PEM files, relative to the topology file.
-
-    `authority` signs the nodes that may connect.  The certificate's URI is `bellhop:emulator:NAME`.
-    """
-
-    certificate: str
-    key: str
-    authority: str
 
 
 class EmulatorSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,12 +59,8 @@ class TopologyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Topology(msgspec.Struct, frozen=True):
     """A topology file, checked, with its presets loaded and its paths made absolute."""
 
-    listen: str
+    door: Door
     clock: Clock
-    certificate: Path
-    key: Path
-    authority: Path
-    port_file: Path | None
     links: tuple[Link, ...]
 
 
@@ -87,24 +73,11 @@ def parse_topology(text: str, path: Path) -> Topology:
     """As `read_topology`, for the text of a file that is, or would be, at `path`."""
     file = decode_toml(text, TopologyFile, str(path))
     emulator = file.emulator
-    folder = path.resolve().parent
-    _check_listen(emulator.listen)
     return Topology(
-        listen=emulator.listen,
+        door=door_of("emulator", emulator.listen, emulator.tls, emulator.port_file, path),
         clock=_clock(emulator.clock),
-        certificate=folder / emulator.tls.certificate,
-        key=folder / emulator.tls.key,
-        authority=folder / emulator.tls.authority,
-        port_file=folder / emulator.port_file if emulator.port_file else None,
-        links=read_links(file.link, folder),
+        links=read_links(file.link, path.resolve().parent),
     )
-
-
-def _check_listen(listen: str) -> None:
-    host, separator, port = listen.rpartition(":")
-    require(bool(host and separator), "emulator.listen", "is HOST:PORT")
-    valid = port.isascii() and port.isdigit() and int(port[:6]) <= 65_535
-    require(valid, "emulator.listen", "has a port from 0 to 65535")
 
 
 def _clock(clock: Literal["real", "fast"] | ScaledClock) -> Clock:

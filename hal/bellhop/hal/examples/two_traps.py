@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from bellhop.hal.configuration import require
+from bellhop.hal.door import require_address
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.laboratory import Herald, Laboratory, LaboratoryError, LabPort
 from bellhop.hal.operations import (
@@ -54,10 +54,7 @@ class Trap(Laboratory):
             taken = msgspec.convert(dict(options), Options)
         except msgspec.ValidationError as error:
             raise ConfigError(f"laboratory.options: {error}", "laboratory.options") from error
-        host, _, port = taken.table.rpartition(":")
-        valid = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65_535
-        field = "laboratory.options.table"
-        require(bool(host) and valid, field, "is HOST:PORT of the optical table")
+        require_address("laboratory.options.table", taken.table, port_min=1)
         return cls(taken)
 
     async def open(self) -> tuple[LabPort, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bellhop.hal.configuration import require
+from bellhop.hal.door import require_address
 from bellhop.node.cli.output import json_option, show, table, to_json
 from bellhop.node.observe import adopt_stderr, configure_logs, note
 
@@ -102,7 +103,8 @@ def conform(as_json: bool, **options: Any) -> None:
 
     require(options["node_a"] != options["node_b"], "--b", "is another node than --a")
     for name, field in (("address", "ADDRESS"), ("peer_address", "--peer-address")):
-        _check_dialled(options[name], field)
+        if options[name] is not None:
+            require_address(field, options[name], port_min=1)
     heard = _LastWord()
     logging.getLogger("bellhop").addHandler(heard)
     verdicts = asyncio.run(_conform(heard, **options))
@@ -117,13 +119,6 @@ def conform(as_json: bool, **options: Any) -> None:
     failed = [verdict.check.title for verdict in verdicts if verdict.outcome == "failed"]
     if failed:
         raise NotConforming(f"{len(failed)} of {len(verdicts)} checks failed: {'; '.join(failed)}")
-
-
-def _check_dialled(address: str | None, field: str) -> None:
-    """That it is HOST:PORT; nobody need wait for a connection to hear that it is not."""
-    host, _, port = (address or "localhost:1").rpartition(":")
-    whole = port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65_535
-    require(bool(host) and whole, field, f"is HOST:PORT with a port from 1 to 65535, not {address}")
 
 
 async def _conform(
