@@ -116,7 +116,7 @@ class Ages:
 def _transfer_ns(preset: Preset, side: Side) -> float:
     if preset.station.scheme == "direct" and side is Side.B:
         return 0.0
-    device = heralding.device_of(preset, side)
+    device = preset.device.of(side)
     return 0.0 if device.communication is None else device.transfer_ns.value
 
 
@@ -143,8 +143,8 @@ def _of_a_node(preset: Preset, schedule: Schedule, ready_ns: dict[Side, float]) 
         devices = (preset.device.a, preset.device.b)
         several = "bins" if min(device.bins.value for device in devices) > 1 else "ions"
         raise ConfigError(
-            "a repeater node's memories have one mode: what a half waits for others of its attempt"
-            " is not modelled there",
+            f"device.{several} is 1 at one end at least: a repeater node's memories have one mode, as"
+            " what a half waits for others of its attempt is not modelled there",
             f"device.{several}",
         )
     rows = []
@@ -163,7 +163,7 @@ def _swapped(
 ) -> tuple[Times, Times]:
     """What both halves wait in a repeater node beyond being ready, if the attempt that gave the
     second one began `since_ns` after that which gave the first.  The node swaps when both are."""
-    second = Side.B if first is Side.A else Side.A
+    second = first.other
     age_ns = np.maximum(since_ns + ready_ns[second], ready_ns[first])
     waited_ns = {first: age_ns - ready_ns[first], second: age_ns - since_ns - ready_ns[second]}
     return waited_ns[Side.A], waited_ns[Side.B]
