@@ -13,7 +13,7 @@ from scipy import stats
 
 from bellhop.hal.correlations import effects, joint_probabilities, with_loss
 from bellhop.hal.emulator.born import Answers
-from bellhop.hal.emulator.link import LinkPhysics, Past, other
+from bellhop.hal.emulator.link import LinkPhysics, Past
 from bellhop.hal.experiment import LOST, Experiment
 from bellhop.hal.operations import Side
 from bellhop.hal.preset import Preset, load_preset, preset_names
@@ -198,7 +198,7 @@ def played(
     heralds = physics.herald(generator, ROUNDS, Past(generator))
     generator = np.random.default_rng(seed)
     answers: dict[Side, Answers] = {}
-    for side in (first, other(first)):
+    for side in (first, first.other):
         chosen = generator.integers(0, physics.settings(side), ROUNDS, dtype=np.uint8)
         outcomes = physics.answer(
             side,
@@ -206,7 +206,7 @@ def played(
             chosen,
             generator.random(ROUNDS),
             heralds.hidden,
-            answers.get(other(side)),
+            answers.get(side.other),
         )
         answers[side] = Answers(side, chosen, outcomes)
     return heralds.patterns, answers

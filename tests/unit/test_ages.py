@@ -9,7 +9,7 @@ from tests.support.stopwatch import starts_ns
 
 from bellhop.hal.ages import NO_WAITS
 from bellhop.hal.emulator.born import Answers
-from bellhop.hal.emulator.link import LinkPhysics, Past, other
+from bellhop.hal.emulator.link import LinkPhysics, Past
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.experiment import Experiment
 from bellhop.hal.operations import Side
@@ -268,10 +268,10 @@ def test_drawn_outcomes_have_the_exact_mean(
     generator = np.random.default_rng(4)
     heralds = physics.herald(generator, rounds, Past(generator))
     answers: dict[Side, Answers] = {}
-    for side in (first, other(first)):
+    for side in (first, first.other):
         settings = generator.integers(0, physics.settings(side), rounds, dtype=np.uint8)
         uniforms = generator.random(rounds)
-        earlier = answers.get(other(side))
+        earlier = answers.get(side.other)
         outcomes = physics.answer(
             side, heralds.patterns, settings, uniforms, heralds.hidden, earlier
         )

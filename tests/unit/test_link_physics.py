@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bellhop.hal import states
 from bellhop.hal.correlations import to_state
 from bellhop.hal.emulator.born import Answers, Hidden, PairByPair
-from bellhop.hal.emulator.link import Heralds, LinkPhysics, Past, other
+from bellhop.hal.emulator.link import Heralds, LinkPhysics, Past
 from bellhop.hal.experiment import LOST
 from bellhop.hal.operations import BellState, Side
 from bellhop.hal.preset import load_preset
@@ -92,7 +92,7 @@ def test_tables_and_pair_by_pair_give_the_same_answers(
     heralds, generator = drawn(physics)
     assert heralds.hidden is None
     earlier: Answers | None = None
-    for side in (first, other(first)):
+    for side in (first, first.other):
         settings = generator.integers(0, physics.settings(side), ROUNDS, dtype=np.uint8)
         uniforms = generator.random(ROUNDS)
         fast = physics.answer(side, heralds.patterns, settings, uniforms, first=earlier)
@@ -111,14 +111,14 @@ def correlator(
     """Products of the framed outcomes in side A's X and side B's setting 0, and lost rounds."""
     settings = {Side.A: np.ones(ROUNDS, np.uint8), Side.B: np.zeros(ROUNDS, np.uint8)}
     answers: dict[Side, Answers] = {}
-    for side in (first, other(first)):
+    for side in (first, first.other):
         outcomes = physics.answer(
             side,
             heralds.patterns,
             settings[side],
             generator.random(ROUNDS),
             heralds.hidden,
-            answers.get(other(side)),
+            answers.get(side.other),
         )
         answers[side] = Answers(side, settings[side], outcomes)
     a, b = answers[Side.A].outcomes, answers[Side.B].outcomes

@@ -87,13 +87,13 @@ class Experiment:
 
     def no_answer_probability(self, side: Side) -> float:
         """Of a memory's readout, beside losses."""
-        device = self.preset.device.a if side is Side.A else self.preset.device.b
+        device = self.preset.device.of(side)
         return device.no_answer_probability.value if self.has_memory(side) else 0.0
 
     def _storage_of(self, side: Side) -> StorageModel:
         if self.scheme == "direct" and side is Side.B:
             return StorageModel.ideal()
-        device = self.preset.device.a if side is Side.A else self.preset.device.b
+        device = self.preset.device.of(side)
         return StorageModel.of(device, self.herald_wait_ns[side])
 
     def pairs(self, stored_a_ns: ArrayLike, stored_b_ns: ArrayLike) -> Correlations:
@@ -218,4 +218,4 @@ def _readout_error(preset: Preset, side: Side) -> float:
     scheme = preset.station.scheme
     if scheme == "repeater-node" or (scheme == "direct" and side is Side.B):
         return preset.station.analyser_error.value
-    return (preset.device.a if side is Side.A else preset.device.b).readout_error.value
+    return preset.device.of(side).readout_error.value

@@ -14,20 +14,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bellhop.hal import heralding
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.figures import Figure
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX
-from bellhop.hal.photonics import (
-    Arm,
-    Detection,
-    Herald,
-    click_efficiency,
-    direct,
-    mean_noise,
-    noise_probability,
-    single_photon,
-    two_photon,
-)
+from bellhop.hal.photonics import click_efficiency, mean_noise, noise_probability
 from bellhop.hal.sampling import Multiplexed, RepeaterNode
 from bellhop.hal.schedule import TIME_NS_MAX, Parts, Schedule, flight_ns
 from bellhop.hal.sections import Device, Fibre
@@ -185,8 +176,7 @@ def _check_window(preset: Parts, schedule: Schedule) -> None:
 
 def _check_success(preset: Parts, modes: int) -> float:
     """The probability that an attempt heralds."""
-    per_mode = _per_mode(preset)
-    each = [Multiplexed(p, modes).success_probability for p in per_mode]
+    each = [Multiplexed(p, modes).success_probability for p in heralding.per_mode(preset)]
     worst = min(each)
     success = worst
     if preset.station.scheme == "repeater-node" and worst >= SUCCESS_MIN:
@@ -211,30 +201,6 @@ def _check_success(preset: Parts, modes: int) -> float:
         f" {noise:.3g}",
     )
     raise AssertionError("refused")
-
-
-def _per_mode(preset: Parts) -> list[float]:
-    """That a mode heralds: one number, and of a repeater node one for each half."""
-    station = preset.station
-    arms = [
-        Arm(click_efficiency(device, fibre, station), device.bright_probability.value)
-        for _, device, fibre in _ends(preset)
-    ]
-    seen = [
-        Detection(noise_probability(fibres, station), hom_visibility=station.hom_visibility.value)
-        for fibres in _places(preset)
-    ]
-    match station.scheme:
-        case "single-photon":
-            return [_total(single_photon(arms[0], arms[1], seen[0]))]
-        case "two-photon":
-            return [_total(two_photon(arms[0], arms[1], seen[0]))]
-        case _:
-            return [_total(direct(arm, one)) for arm, one in zip(arms, seen, strict=True)]
-
-
-def _total(heralds: tuple[Herald, ...]) -> float:
-    return min(1.0, sum(herald.probability for herald in heralds))
 
 
 def _losses(preset: Parts) -> Iterator[_Cause]:

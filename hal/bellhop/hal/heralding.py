@@ -18,7 +18,8 @@ from bellhop.hal.photonics import (
 )
 from bellhop.hal.preset import Preset
 from bellhop.hal.sampling import Law, Multiplexed, RepeaterNode
-from bellhop.hal.sections import Device, Fibre
+from bellhop.hal.schedule import Parts
+from bellhop.hal.sections import Fibre
 
 
 def heralds(preset: Preset) -> tuple[Herald, ...]:
@@ -40,20 +41,31 @@ def law(preset: Preset, modes: int) -> Law:
     """By which attempts succeed, each with so many `modes`."""
     if preset.station.scheme == "repeater-node":
         return RepeaterNode(*halves(preset, modes), _cutoff(preset))
-    return Multiplexed(sum(herald.probability for herald in _derived(preset)), modes)
+    (p,) = per_mode(preset)
+    return Multiplexed(p, modes)
+
+
+def per_mode(preset: Parts) -> tuple[float, ...]:
+    """That one mode heralds; of a repeater node that it gives the half towards A, and towards B."""
+    if preset.station.scheme == "repeater-node":
+        return tuple(_total(_half(preset, side)) for side in Side)
+    return (_total(_of_photons(preset)),)
+
+
+def _total(found: tuple[Herald, ...]) -> float:
+    return min(1.0, sum(herald.probability for herald in found))
 
 
 def mode_shares(preset: Preset, modes: int) -> NDArray[np.float64]:
     """P(an attempt's first success was in this mode), given that it had one, (modes,)."""
-    p = sum(herald.probability for herald in _derived(preset))
+    (p,) = per_mode(preset)
     shares = (1.0 - p) ** np.arange(modes)
     return np.asarray(shares / shares.sum(), dtype=np.float64)
 
 
 def halves(preset: Preset, modes: int) -> tuple[float, float]:
     """That an attempt gives a repeater node its half towards side A, and towards side B."""
-    per_mode = [sum(herald.probability for herald in _half(preset, side)) for side in Side]
-    p_a, p_b = (Multiplexed(p, modes).success_probability for p in per_mode)
+    p_a, p_b = (Multiplexed(p, modes).success_probability for p in per_mode(preset))
     return p_a, p_b
 
 
@@ -80,19 +92,16 @@ def wait_shares(preset: Preset, modes: int, first: Side) -> NDArray[np.float64]:
     return np.concatenate([[at_once], after[first]]) / total
 
 
-def device_of(preset: Preset, side: Side) -> Device:
-    return preset.device.a if side is Side.A else preset.device.b
-
-
-def fibre_of(preset: Preset, side: Side) -> Fibre:
-    return preset.fibre.a if side is Side.A else preset.fibre.b
-
-
 def _derived(preset: Preset) -> tuple[Herald, ...]:
     """From the photonics, without added noise."""
-    scheme = preset.station.scheme
-    if scheme == "repeater-node":
+    if preset.station.scheme == "repeater-node":
         return _swapped(preset)
+    return _of_photons(preset)
+
+
+def _of_photons(preset: Parts) -> tuple[Herald, ...]:
+    """What clicks at a station, or at side B's detectors, herald."""
+    scheme = preset.station.scheme
     if scheme == "direct":
         return _half(preset, Side.A)
     arms = (_arm(preset, Side.A), _arm(preset, Side.B))
@@ -101,17 +110,17 @@ def _derived(preset: Preset) -> tuple[Herald, ...]:
     return make(*arms, detection)
 
 
-def _arm(preset: Preset, side: Side) -> Arm:
-    device = device_of(preset, side)
+def _arm(preset: Parts, side: Side) -> Arm:
+    device = preset.device.of(side)
     return Arm(
-        efficiency=click_efficiency(device, fibre_of(preset, side), preset.station),
+        efficiency=click_efficiency(device, preset.fibre.of(side), preset.station),
         bright_probability=device.bright_probability.value,
         emission_dephasing=device.emission_dephasing.value,
         emission_depolarising=device.emission_depolarising.value,
     )
 
 
-def _detection(preset: Preset, fibres: tuple[Fibre, ...]) -> Detection:
+def _detection(preset: Parts, fibres: tuple[Fibre, ...]) -> Detection:
     station = preset.station
     return Detection(
         dark_probability=noise_probability(fibres, station),
@@ -120,9 +129,9 @@ def _detection(preset: Preset, fibres: tuple[Fibre, ...]) -> Detection:
     )
 
 
-def _half(preset: Preset, side: Side) -> tuple[Herald, ...]:
+def _half(preset: Parts, side: Side) -> tuple[Herald, ...]:
     """The emitting memory and its photon, in this order."""
-    return direct(_arm(preset, side), _detection(preset, (fibre_of(preset, side),)))
+    return direct(_arm(preset, side), _detection(preset, (preset.fibre.of(side),)))
 
 
 def _swapped(preset: Preset) -> tuple[Herald, ...]:
@@ -132,7 +141,7 @@ def _swapped(preset: Preset) -> tuple[Herald, ...]:
     those of whichever of its two memories is worse.
     """
     (left,), (right,) = _half(preset, Side.A), _half(preset, Side.B)
-    each = [GateErrors.of(device_of(preset, side)) for side in Side]
+    each = [GateErrors.of(preset.device.of(side)) for side in Side]
     errors = GateErrors(
         max(one.single_qubit for one in each),
         max(one.two_qubit for one in each),

@@ -42,6 +42,10 @@ class Side(Enum):
     A = "a"
     B = "b"
 
+    @property
+    def other(self) -> "Side":
+        return Side.B if self is Side.A else Side.A
+
 
 class Source(Enum):
     """Where outcomes come from; shown with every key."""

@@ -35,7 +35,7 @@ class Rendezvous:
         offer ends if this is cancelled.
         """
         block = (order.link, order.request, order.block)
-        theirs = self._offers[Side.B if side is Side.A else Side.A].get(block)
+        theirs = self._offers[side.other].get(block)
         if theirs is not None and not theirs.go.done():
             self._meet(order, theirs)
             return

@@ -56,7 +56,7 @@ def herald_wait_ns(preset: Parts, side: Side) -> float:
     """
     if preset.station.scheme == "direct" and side is Side.B:
         return 0.0
-    return 2.0 * flight_ns(preset.fibre.a if side is Side.A else preset.fibre.b)
+    return 2.0 * flight_ns(preset.fibre.of(side))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from bellhop.hal.figures import Figure, Figures, Grade, Matrix, assumed
+from bellhop.hal.operations import Side
 from bellhop.hal.states import CoherenceShape
 
 Scheme = Literal["single-photon", "two-photon", "direct", "repeater-node"]
@@ -206,9 +207,15 @@ class Devices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     a: Device
     b: Device
 
+    def of(self, side: Side) -> Device:
+        return self.a if side is Side.A else self.b
+
 
 class Fibres(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The fibres of side A and side B."""
 
     a: Fibre
     b: Fibre
+
+    def of(self, side: Side) -> Fibre:
+        return self.a if side is Side.A else self.b

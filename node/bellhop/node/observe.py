@@ -15,7 +15,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Literal
 
@@ -254,3 +255,15 @@ def adopt_stderr(on_refusal: Callable[[Refusal], None] | None = None) -> Adopted
     if os.environ.get("GRPC_VERBOSITY", "").upper() in {"NONE", "ERROR"}:
         del os.environ["GRPC_VERBOSITY"]
     return AdoptedStderr(on_refusal)
+
+
+@contextmanager
+def service_logs(as_json: bool) -> Iterator[None]:
+    """The logs of a service that has no configuration of its own, on an adopted stderr."""
+    stderr = adopt_stderr()
+    configure_logs("info", "json" if as_json else "text", stderr.stream)
+    try:
+        yield
+    finally:
+        stderr.close()
+        sys.stderr.flush()

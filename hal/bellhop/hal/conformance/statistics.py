@@ -61,7 +61,7 @@ def dependence(sample: Sample, side: Side) -> tuple[float, str]:
     chosen or answered in the round before, at either end.
     """
     outcomes, settings = sample.outcomes[side], sample.settings[side]
-    other = Side.B if side is Side.A else Side.A
+    other = side.other
     rounds = len(outcomes)
     index = np.arange(rounds)
     follows = index[~sample.begins]

@@ -71,10 +71,6 @@ class Past:
         self.attempts, self.drift = moment.attempts + attempts, moment.drift
 
 
-def other(side: Side) -> Side:
-    return Side.B if side is Side.A else Side.A
-
-
 class LinkPhysics:
     """One link's preset, made ready for drawing.
 
@@ -147,7 +143,7 @@ class LinkPhysics:
             return self._pair_by_pair.answer(side, patterns, settings, uniforms, hidden, first)
         index = patterns.astype(np.intp)
         if first is not None:
-            index *= self.settings(other(side))
+            index *= self.settings(side.other)
             index += first.settings
             index *= OUTCOMES
             index += first.outcomes

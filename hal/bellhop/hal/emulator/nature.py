@@ -32,7 +32,7 @@ from bellhop.hal.emulator.ledger import (
     LinkLedger,
     Request,
 )
-from bellhop.hal.emulator.link import LinkPhysics, Past, other
+from bellhop.hal.emulator.link import LinkPhysics, Past
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.experiment import LOST
 from bellhop.hal.operations import (
@@ -185,11 +185,11 @@ class Nature:
         if request is None:
             request = ledger.requests.setdefault(order.request, Request())
         request.ends[side].open = True
-        theirs = request.ends[other(side)].ordered
+        theirs = request.ends[side.other].ordered
         if order.block not in theirs:
             request.ends[side].ordered[order.block] = order.rounds
             return []
-        peer = link.node(other(side))
+        peer = link.node(side.other)
         rounds = theirs.pop(order.block)
         if rounds != order.rounds:
             ordered = sorted((rounds, order.rounds))
@@ -325,7 +325,7 @@ class Nature:
         return [
             self.deliver(
                 now_ns,
-                link.node(other(side)),
+                link.node(side.other),
                 MemoryLost(link.name, request_id, number, "attempt", why),
             )
             for number in interrupted
@@ -354,7 +354,7 @@ class Nature:
         return Port(
             link=link.name,
             side=side,
-            peer=link.node(other(side)),
+            peer=link.node(side.other),
             settings=physics.settings(side),
             source=Source.EMULATED,
             description=link.preset.description,

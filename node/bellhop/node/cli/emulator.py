@@ -1,13 +1,12 @@
 """`bellhop emulator`: emulated memories for many nodes, and what they are worth."""
 
-import sys
 from pathlib import Path
 
 import click
 
 from bellhop.node.cli.main import LazyGroup
 from bellhop.node.cli.output import json_option
-from bellhop.node.observe import adopt_stderr, configure_logs, note
+from bellhop.node.observe import note, service_logs
 
 LAZY = {
     "characterise": (
@@ -46,12 +45,8 @@ def run(file: Path, as_json: bool) -> None:
     Nodes attach to it as they would to a laboratory. It logs to stderr, with --json one JSON object
     a line.
     """
-    stderr = adopt_stderr()
-    configure_logs("info", "json" if as_json else "text", stderr.stream)
-    from bellhop.hal.emulator.server import run_emulator
+    with service_logs(as_json):
+        # Only now: grpc must find stderr as it is to stay.
+        from bellhop.hal.emulator.server import run_emulator
 
-    try:
         run_emulator(file, lambda address: note("listening", {"address": address}))
-    finally:
-        stderr.close()
-        sys.stderr.flush()

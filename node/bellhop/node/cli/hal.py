@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from bellhop.hal.configuration import require
 from bellhop.hal.door import require_address
 from bellhop.node.cli.output import json_option, show, table, to_json
-from bellhop.node.observe import adopt_stderr, configure_logs, note
+from bellhop.node.observe import note, service_logs
 
 if TYPE_CHECKING:
     from bellhop.hal.conformance import Check, Verdict
@@ -34,15 +33,11 @@ def serve(file: Path, as_json: bool) -> None:
 
     Nodes attach to it as to an emulator. It logs to stderr, with --json one JSON object a line.
     """
-    stderr = adopt_stderr()
-    configure_logs("info", "json" if as_json else "text", stderr.stream)
-    from bellhop.hal.serve_file import run_laboratory
+    with service_logs(as_json):
+        # Only now: grpc must find stderr as it is to stay.
+        from bellhop.hal.serve_file import run_laboratory
 
-    try:
         run_laboratory(file, lambda address: note("listening", {"address": address}))
-    finally:
-        stderr.close()
-        sys.stderr.flush()
 
 
 @hal.command("drivers")
