@@ -143,8 +143,8 @@ def _of_a_node(preset: Preset, schedule: Schedule, ready_ns: dict[Side, float]) 
         devices = (preset.device.a, preset.device.b)
         several = "bins" if min(device.bins.value for device in devices) > 1 else "ions"
         raise ConfigError(
-            f"device.{several} is 1 at one end at least: a repeater node's memories have one mode, as"
-            " what a half waits for others of its attempt is not modelled there",
+            f"device.{several} is 1 at one end at least: a repeater node's memories have one mode,"
+            " as what a half waits for others of its attempt is not modelled there",
             f"device.{several}",
         )
     rows = []
