@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bellhop.stack.diqkd.chsh import (
+from bellhop.stack.diqkd.bounds.chsh import (
     S_MAX,
     WIN_QUANTUM,
     binary_entropy,
@@ -20,7 +20,7 @@ from bellhop.stack.diqkd.chsh import (
     threshold_probability,
     winning_probability,
 )
-from bellhop.stack.diqkd.entropy import (
+from bellhop.stack.diqkd.bounds.entropy import (
     EatChoice,
     EatProblem,
     Form,

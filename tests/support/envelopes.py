@@ -26,6 +26,8 @@ from bellhop.node.envelope import (
 )
 from bellhop.stack.ids import KeyId, SaeId, SessionId
 from bellhop.stack.messages import (
+    ENDORSEMENT_BYTES_MAX,
+    EXTRA_STEPS_MAX,
     REASON_CHARACTERS_MAX,
     Abort,
     Accept,
@@ -33,13 +35,18 @@ from bellhop.stack.messages import (
     AllocationsRecorded,
     BlockHeralded,
     BlockStored,
+    CalibrationData,
+    CalibrationResult,
     Decoded,
     KeysAllocated,
     Message,
+    Paused,
     Position,
     Propose,
     SlotDone,
     Stage,
+    SyndromeExtra,
+    SyndromeWanted,
     Tagged,
     TestRounds,
 )
@@ -71,6 +78,15 @@ def _bits(low: int, high: int) -> st.SearchStrategy[NDArray[np.bool_]]:
 def _drawn(size: int, seed: int) -> NDArray[np.bool_]:
     """Seeded: Hypothesis draws two numbers instead of thousands of bits."""
     return np.random.default_rng(seed).integers(0, 2, size=(size,)).astype(np.bool_)
+
+
+def _calibration_data(session: SessionId, size: int, seed: int) -> CalibrationData:
+    return CalibrationData(session, _drawn(size, seed), _drawn(size, seed + 1))
+
+
+def _calibration_result(session: SessionId, counts: list[tuple[int, int]]) -> CalibrationResult:
+    rounds = tuple(max(pair) for pair in counts)
+    return CalibrationResult(session, rounds, tuple(min(pair) for pair in counts))
 
 
 _names = _text(NAME_CHARACTERS_MAX)
@@ -120,7 +136,25 @@ messages: st.SearchStrategy[Message] = st.one_of(
         st.booleans(),
     ),
     st.builds(Abort, _sessions, _text(REASON_CHARACTERS_MAX)),
-    st.builds(BlockStored, _sessions, st.booleans()),
+    st.builds(
+        BlockStored, _sessions, st.booleans(), st.binary(max_size=min(300, ENDORSEMENT_BYTES_MAX))
+    ),
+    st.builds(SyndromeWanted, _sessions, st.integers(1, EXTRA_STEPS_MAX)),
+    st.builds(
+        SyndromeExtra,
+        _sessions,
+        st.integers(1, EXTRA_STEPS_MAX),
+        st.binary(min_size=1, max_size=300),
+    ),
+    st.builds(Paused, _sessions, st.booleans()),
+    st.builds(_calibration_data, _sessions, st.integers(1, 65_536), st.integers(0, 2**32)),
+    st.builds(
+        _calibration_result,
+        _sessions,
+        st.lists(
+            st.tuples(st.integers(0, 200_000), st.integers(0, 200_000)), min_size=5, max_size=5
+        ),
+    ),
     st.builds(
         KeysAllocated,
         st.lists(_allocations, min_size=1, max_size=4, unique_by=lambda a: a.key_id).map(tuple),

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from bellhop.stack.diqkd.asymptotic import asymptotic_key_rate, asymptotic_key_rate_error
-from bellhop.stack.diqkd.chsh import S_MAX
+from bellhop.stack.diqkd.bounds.asymptotic import asymptotic_key_rate, asymptotic_key_rate_error
+from bellhop.stack.diqkd.bounds.chsh import S_MAX
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from bellhop.hal.preset import Preset, load_preset, preset_names
 from bellhop.hal.trials import BLOCK_ROUNDS, Trials
 from bellhop.node.cli import main
 from bellhop.node.cli.characterise import all_estimates, printable, with_error
-from bellhop.stack.diqkd.asymptotic import asymptotic_key_rate
+from bellhop.stack.diqkd.bounds.asymptotic import asymptotic_key_rate
 
 FEW = 100
 MANUAL = Path(__file__).parents[2] / "docs" / "characterise.md"

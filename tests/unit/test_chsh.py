@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bellhop.stack.diqkd.chsh import (
+from bellhop.stack.diqkd.bounds.chsh import (
     WIN_QUANTUM,
     binary_entropy,
     chsh_value,

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bellhop.stack.diqkd.chsh import (
+from bellhop.stack.diqkd.bounds.chsh import (
     S_MAX,
     WIN_QUANTUM,
     binary_entropy,
@@ -16,7 +16,7 @@ from bellhop.stack.diqkd.chsh import (
     threshold_probability,
     winning_probability,
 )
-from bellhop.stack.diqkd.entropy import (
+from bellhop.stack.diqkd.bounds.entropy import (
     EatChoice,
     EatProblem,
     Form,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.support.cores import POLICY, ROUNDS, plan, with_other
 
 from bellhop.stack.diqkd.authenticate import forgery_probability
-from bellhop.stack.diqkd.chsh import losses_max
-from bellhop.stack.diqkd.eat import EatChoice
+from bellhop.stack.diqkd.bounds.chsh import losses_max
+from bellhop.stack.diqkd.bounds.eat import EatChoice
 from bellhop.stack.diqkd.parameters import (
     KEY_BITS_MIN,
     PARAMETERS_BYTES_MAX,

@@ -5,7 +5,7 @@ from dataclasses import astuple, replace
 import pytest
 
 from bellhop.hal.operations import LinkName, NodeName
-from bellhop.stack.diqkd.eat_choice import optimise
+from bellhop.stack.diqkd.bounds.eat_choice import optimise
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.diqkd.parameters import (
     Parameters,

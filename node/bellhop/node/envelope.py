@@ -9,6 +9,11 @@ from bellhop.node.clock import ClockReading
 from bellhop.stack.ids import KeyId
 from bellhop.stack.messages import (
     ALLOCATIONS_MAX,
+    CALIBRATION_ROUNDS_MAX,
+    CALIBRATION_SETTINGS,
+    ENDORSEMENT_BYTES_MAX,
+    EXTRA_BYTES_MAX,
+    EXTRA_STEPS_MAX,
     REASON_CHARACTERS_MAX,
     STAGE_BODY_BYTES_MAX,
     Abort,
@@ -17,12 +22,17 @@ from bellhop.stack.messages import (
     AllocationsRecorded,
     BlockHeralded,
     BlockStored,
+    CalibrationData,
+    CalibrationResult,
     Decoded,
     KeysAllocated,
     Message,
+    Paused,
     Position,
     Propose,
     SlotDone,
+    SyndromeExtra,
+    SyndromeWanted,
     Tagged,
     TestRounds,
 )
@@ -82,7 +92,7 @@ def check_envelope(envelope: Envelope) -> None:
     check_count(envelope.time.nanoseconds, 0, TIME_MAX_NS, "time")
 
 
-def check(message: Word) -> None:  # noqa: C901, PLR0912 - a table
+def check(message: Word) -> None:  # noqa: C901, PLR0912, PLR0915 - a table
     match message:
         case Greeting(software):
             _text(software, NAME_CHARACTERS_MAX, "software")
@@ -119,8 +129,21 @@ def check(message: Word) -> None:  # noqa: C901, PLR0912 - a table
         case Abort(session, reason):
             _hexadecimal(session, "session")
             _text(reason, REASON_CHARACTERS_MAX, "reason")
-        case Decoded(session) | BlockStored(session=session):
+        case Decoded(session) | Paused(session=session):
             _hexadecimal(session, "session")
+        case BlockStored(session, _, endorsement):
+            _hexadecimal(session, "session")
+            check_count(len(endorsement), 0, ENDORSEMENT_BYTES_MAX, "size of the endorsement")
+        case SyndromeWanted(session, steps):
+            _hexadecimal(session, "session")
+            check_count(steps, 1, EXTRA_STEPS_MAX, "steps")
+        case SyndromeExtra(session, steps, bits):
+            _hexadecimal(session, "session")
+            check_count(steps, 1, EXTRA_STEPS_MAX, "steps")
+            check_count(len(bits), 1, EXTRA_BYTES_MAX, "size of the extra syndrome")
+        case CalibrationData() | CalibrationResult():
+            _hexadecimal(message.session, "session")
+            _check_calibration(message)
         case KeysAllocated(keys):
             check_count(len(keys), 1, ALLOCATIONS_MAX, "allocations")
             _distinct([key.key_id for key in keys], "key ids")
@@ -133,6 +156,19 @@ def check(message: Word) -> None:  # noqa: C901, PLR0912 - a table
                 _uuid(key_id)
         case _:
             assert_never(message)
+
+
+def _check_calibration(message: CalibrationData | CalibrationResult) -> None:
+    if isinstance(message, CalibrationData):
+        rounds = len(message.settings)
+        check_count(rounds, 1, CALIBRATION_ROUNDS_MAX, "rounds")
+        check_count(len(message.outcomes), rounds, rounds, "outcomes")
+        return
+    for counts in (message.rounds, message.unequal):
+        check_count(len(counts), CALIBRATION_SETTINGS, CALIBRATION_SETTINGS, "counts")
+    for unequal, rounds in zip(message.unequal, message.rounds, strict=True):
+        check_count(rounds, 0, CALIBRATION_ROUNDS_MAX, "rounds")
+        check_count(unequal, 0, rounds, "unequal outcomes")
 
 
 def _check_allocation(key: Allocation) -> None:

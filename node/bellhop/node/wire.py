@@ -30,18 +30,25 @@ from bellhop.node.envelope import (
 from bellhop.stack.ids import KeyId, SaeId, SessionId
 from bellhop.stack.messages import (
     ALLOCATIONS_MAX,
+    CALIBRATION_ROUNDS_MAX,
+    CALIBRATION_SETTINGS,
     Abort,
     Accept,
     Allocation,
     AllocationsRecorded,
     BlockHeralded,
     BlockStored,
+    CalibrationData,
+    CalibrationResult,
     Decoded,
     KeysAllocated,
+    Paused,
     Position,
     Propose,
     SlotDone,
     Stage,
+    SyndromeExtra,
+    SyndromeWanted,
     Tagged,
     TestRounds,
     reason_told,
@@ -170,8 +177,29 @@ def _put(wire: pb.Envelope, message: Word) -> None:  # noqa: C901, PLR0912 - a t
             )
         case Abort(session, reason):
             wire.abort.MergeFrom(pb.Abort(session=session, reason=reason))
-        case BlockStored(session, confirmed):
-            wire.block_stored.MergeFrom(pb.BlockStored(session=session, confirmed=confirmed))
+        case BlockStored(session, confirmed, endorsement):
+            wire.block_stored.MergeFrom(
+                pb.BlockStored(session=session, confirmed=confirmed, endorsement=endorsement)
+            )
+        case SyndromeWanted(session, steps):
+            wire.syndrome_wanted.MergeFrom(pb.SyndromeWanted(session=session, steps=steps))
+        case SyndromeExtra(session, steps, bits):
+            wire.syndrome_extra.MergeFrom(pb.SyndromeExtra(session=session, steps=steps, bits=bits))
+        case Paused(session, paused):
+            wire.paused.MergeFrom(pb.Paused(session=session, paused=paused))
+        case CalibrationData(session, settings, outcomes):
+            wire.calibration_data.MergeFrom(
+                pb.CalibrationData(
+                    session=session,
+                    rounds=len(settings),
+                    settings=_packed(settings),
+                    outcomes=_packed(outcomes),
+                )
+            )
+        case CalibrationResult(session, rounds, unequal):
+            wire.calibration_result.MergeFrom(
+                pb.CalibrationResult(session=session, rounds=rounds, unequal=unequal)
+            )
         case KeysAllocated(keys):
             wire.keys_allocated.keys.extend(_allocation_put(key) for key in keys)
         case AllocationsRecorded(key_ids):
@@ -233,7 +261,20 @@ def _taken(wire: pb.Envelope) -> Word | None:  # noqa: C901, PLR0911, PLR0912 - 
         case "abort":
             return Abort(SessionId(wire.abort.session), wire.abort.reason)
         case "block_stored":
-            return BlockStored(SessionId(wire.block_stored.session), wire.block_stored.confirmed)
+            stored = wire.block_stored
+            return BlockStored(SessionId(stored.session), stored.confirmed, stored.endorsement)
+        case "syndrome_wanted":
+            wanted = wire.syndrome_wanted
+            return SyndromeWanted(SessionId(wanted.session), wanted.steps)
+        case "syndrome_extra":
+            extra = wire.syndrome_extra
+            return SyndromeExtra(SessionId(extra.session), extra.steps, extra.bits)
+        case "paused":
+            return Paused(SessionId(wire.paused.session), wire.paused.paused)
+        case "calibration_data":
+            return _calibration_taken(wire.calibration_data)
+        case "calibration_result":
+            return _calibration_result_taken(wire.calibration_result)
         case "keys_allocated":
             check_count(len(wire.keys_allocated.keys), 1, ALLOCATIONS_MAX, "allocations")
             return KeysAllocated(tuple(_allocation_taken(k) for k in wire.keys_allocated.keys))
@@ -264,6 +305,21 @@ def _position_taken(wire: pb.Position) -> Position:
         wire.accepted,
         wire.decoded,
     )
+
+
+def _calibration_taken(wire: pb.CalibrationData) -> CalibrationData:
+    rounds, most = wire.rounds, CALIBRATION_ROUNDS_MAX
+    return CalibrationData(
+        SessionId(wire.session),
+        _unpacked(wire.settings, rounds, most, "rounds"),
+        _unpacked(wire.outcomes, rounds, most, "rounds"),
+    )
+
+
+def _calibration_result_taken(wire: pb.CalibrationResult) -> CalibrationResult:
+    for counts in (wire.rounds, wire.unequal):
+        check_count(len(counts), CALIBRATION_SETTINGS, CALIBRATION_SETTINGS, "counts")
+    return CalibrationResult(SessionId(wire.session), tuple(wire.rounds), tuple(wire.unequal))
 
 
 def _allocation_taken(wire: pb.Allocation) -> Allocation:

@@ -16,6 +16,21 @@ from bellhop.stack.ids import KeyId, SaeId, SessionId
 STAGE_BODY_BYTES_MAX = 4 * 1024 * 1024
 """Bounds the body of a tagged message: a Toeplitz seed for `ROUNDS_MAX` rounds fits."""
 
+EXTRA_STEPS_MAX = 32
+"""Bounds the steps of extra syndrome."""
+
+EXTRA_BYTES_MAX = 512 * 1024
+"""Bounds the extra syndrome."""
+
+CALIBRATION_ROUNDS_MAX = 1_000_000
+"""Bounds a calibration."""
+
+CALIBRATION_SETTINGS = 5
+"""Pairs of settings of a calibration: 00, 01, 10, 11 and 02."""
+
+ENDORSEMENT_BYTES_MAX = 16 * 1024
+"""Bounds one end's signed part of a receipt."""
+
 ALLOCATIONS_MAX = 256
 """Bounds one message about allocations."""
 
@@ -105,6 +120,49 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class SyndromeWanted:
+    """Bob's decoder needs `steps` steps of extra syndrome, all in all."""
+
+    session: SessionId
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class SyndromeExtra:
+    """Alice's extra syndrome of the first `steps` steps; her verification tag covers it."""
+
+    session: SessionId
+    steps: int
+    bits: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """The sender orders no more pairs for this session until it says otherwise."""
+
+    session: SessionId
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationData:
+    """Alice's settings and outcomes of a calibration (bool, shape (rounds,)): they make no key."""
+
+    session: SessionId
+    settings: NDArray[np.bool_] = field(repr=False)
+    outcomes: NDArray[np.bool_] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationResult:
+    """Rounds, and unequal outcomes among them, of the settings 00, 01, 10, 11 and 02."""
+
+    session: SessionId
+    rounds: tuple[int, ...]
+    unequal: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """How far one end is, so that the other says again what was lost.
 
@@ -131,10 +189,12 @@ class BlockStored:
     """The session's keys are on this end's disk.
 
     `confirmed`: this end knows that the other has them too, so it wants no answer.
+    `endorsement`: the sender's signed part of the receipt, if it has one.
     """
 
     session: SessionId
     confirmed: bool
+    endorsement: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +233,11 @@ Message = (
     | SlotDone
     | Tagged
     | Decoded
+    | SyndromeWanted
+    | SyndromeExtra
+    | Paused
+    | CalibrationData
+    | CalibrationResult
     | Position
     | Abort
     | BlockStored

@@ -186,7 +186,7 @@ def _progress_bar(*, hidden: bool) -> Iterator[Told]:
 def key_rate(found: Characterisation) -> Estimate:
     """The asymptotic rate of the counted S and QBER, its exact and its published value."""
     from bellhop.hal.estimates import Estimate
-    from bellhop.stack.diqkd.asymptotic import asymptotic_key_rate, asymptotic_key_rate_error
+    from bellhop.stack.diqkd.bounds.asymptotic import asymptotic_key_rate, asymptotic_key_rate_error
 
     s, qber = found.estimates["s"], found.estimates["qber"]
     value = stderr = exact = None
@@ -202,7 +202,7 @@ def key_rate(found: Characterisation) -> Estimate:
 
 def key_rate_at_published(found: Characterisation) -> float | None:
     """The formula at the published S and QBER, which says how far those agree with its result."""
-    from bellhop.stack.diqkd.asymptotic import asymptotic_key_rate
+    from bellhop.stack.diqkd.bounds.asymptotic import asymptotic_key_rate
 
     s, qber = found.published.s, found.published.qber
     return None if s is None or qber is None else asymptotic_key_rate(s.value, qber.value)

@@ -10,7 +10,7 @@ from typing import get_args
 
 import click
 
-from bellhop.stack.diqkd.chsh import (
+from bellhop.stack.diqkd.bounds.chsh import (
     S_MAX,
     false_abort_probability,
     losses_max,
@@ -18,7 +18,7 @@ from bellhop.stack.diqkd.chsh import (
     threshold_probability,
     winning_probability,
 )
-from bellhop.stack.diqkd.entropy import (
+from bellhop.stack.diqkd.bounds.entropy import (
     BOUNDS,
     PAPER_HASH_ERROR,
     ROUNDS_MAX,

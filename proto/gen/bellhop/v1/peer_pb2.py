@@ -25,47 +25,57 @@ _sym_db = _symbol_database.Default()
 from bellhop.v1 import types_pb2 as bellhop_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x65llhop/v1/peer.proto\x12\nbellhop.v1\x1a\x16\x62\x65llhop/v1/types.proto\"\xf1\x05\n\x08\x45nvelope\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x1e\n\x04time\x18\x05 \x01(\x0b\x32\x10.bellhop.v1.Time\x12(\n\x08greeting\x18\x10 \x01(\x0b\x32\x14.bellhop.v1.GreetingH\x00\x12\x33\n\x0e\x62lock_heralded\x18\x11 \x01(\x0b\x32\x19.bellhop.v1.BlockHeraldedH\x00\x12&\n\x07propose\x18\x12 \x01(\x0b\x32\x13.bellhop.v1.ProposeH\x00\x12$\n\x06\x61\x63\x63\x65pt\x18\x13 \x01(\x0b\x32\x12.bellhop.v1.AcceptH\x00\x12-\n\x0btest_rounds\x18\x14 \x01(\x0b\x32\x16.bellhop.v1.TestRoundsH\x00\x12)\n\tslot_done\x18\x15 \x01(\x0b\x32\x14.bellhop.v1.SlotDoneH\x00\x12$\n\x06tagged\x18\x16 \x01(\x0b\x32\x12.bellhop.v1.TaggedH\x00\x12&\n\x07\x64\x65\x63oded\x18\x17 \x01(\x0b\x32\x13.bellhop.v1.DecodedH\x00\x12(\n\x08position\x18\x18 \x01(\x0b\x32\x14.bellhop.v1.PositionH\x00\x12\"\n\x05\x61\x62ort\x18\x19 \x01(\x0b\x32\x11.bellhop.v1.AbortH\x00\x12/\n\x0c\x62lock_stored\x18\x1a \x01(\x0b\x32\x17.bellhop.v1.BlockStoredH\x00\x12\x33\n\x0ekeys_allocated\x18\x1b \x01(\x0b\x32\x19.bellhop.v1.KeysAllocatedH\x00\x12?\n\x14\x61llocations_recorded\x18\x1c \x01(\x0b\x32\x1f.bellhop.v1.AllocationsRecordedH\x00\x12*\n\theartbeat\x18\x1d \x01(\x0b\x32\x15.bellhop.v1.HeartbeatH\x00\x42\t\n\x07message\"\x1c\n\x08Greeting\x12\x10\n\x08software\x18\x01 \x01(\t\"\x0b\n\tHeartbeat\"M\n\rBlockHeralded\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\".\n\x07Propose\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x0c\")\n\x06\x41\x63\x63\x65pt\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"J\n\nTestRounds\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12\r\n\x05tests\x18\x04 \x01(\x0c\")\n\x08SlotDone\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\"u\n\x06Tagged\x12\x0f\n\x07session\x18\x01 \x01(\t\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.bellhop.v1.Stage\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\r\n\x05\x62\x61tch\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\r\x12\x0b\n\x03tag\x18\x06 \x01(\x0c\"\x1a\n\x07\x44\x65\x63oded\x12\x0f\n\x07session\x18\x01 \x01(\t\"\x83\x01\n\x08Position\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x12\n\nslots_done\x18\x03 \x01(\x0c\x12 \n\x05heard\x18\x04 \x03(\x0e\x32\x11.bellhop.v1.Stage\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x01(\x08\x12\x0f\n\x07\x64\x65\x63oded\x18\x06 \x01(\x08\"(\n\x05\x41\x62ort\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"1\n\x0b\x42lockStored\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x11\n\tconfirmed\x18\x02 \x01(\x08\"n\n\nAllocation\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x03(\r\x12\x11\n\tsize_bits\x18\x04 \x01(\r\x12\x0e\n\x06master\x18\x05 \x01(\t\x12\r\n\x05slave\x18\x06 \x01(\t\"5\n\rKeysAllocated\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.bellhop.v1.Allocation\"&\n\x13\x41llocationsRecorded\x12\x0f\n\x07key_ids\x18\x01 \x03(\t*\xcf\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12STAGE_TRANSCRIPT_A\x10\x01\x12\x16\n\x12STAGE_TRANSCRIPT_B\x10\x02\x12\x12\n\x0eSTAGE_INPUTS_A\x10\x03\x12\x12\n\x0eSTAGE_INPUTS_B\x10\x04\x12\x12\n\x0eSTAGE_SYNDROME\x10\x05\x12\x16\n\x12STAGE_VERIFICATION\x10\x06\x12\x12\n\x0eSTAGE_DECISION\x10\x07\x12\x17\n\x13STAGE_AMPLIFICATION\x10\x08\x32I\n\x0bPeerService\x12:\n\x08\x43onverse\x12\x14.bellhop.v1.Envelope\x1a\x14.bellhop.v1.Envelope(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x65llhop/v1/peer.proto\x12\nbellhop.v1\x1a\x16\x62\x65llhop/v1/types.proto\"\xf9\x07\n\x08\x45nvelope\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x0e\n\x06sender\x18\x03 \x01(\t\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\x1e\n\x04time\x18\x05 \x01(\x0b\x32\x10.bellhop.v1.Time\x12(\n\x08greeting\x18\x10 \x01(\x0b\x32\x14.bellhop.v1.GreetingH\x00\x12\x33\n\x0e\x62lock_heralded\x18\x11 \x01(\x0b\x32\x19.bellhop.v1.BlockHeraldedH\x00\x12&\n\x07propose\x18\x12 \x01(\x0b\x32\x13.bellhop.v1.ProposeH\x00\x12$\n\x06\x61\x63\x63\x65pt\x18\x13 \x01(\x0b\x32\x12.bellhop.v1.AcceptH\x00\x12-\n\x0btest_rounds\x18\x14 \x01(\x0b\x32\x16.bellhop.v1.TestRoundsH\x00\x12)\n\tslot_done\x18\x15 \x01(\x0b\x32\x14.bellhop.v1.SlotDoneH\x00\x12$\n\x06tagged\x18\x16 \x01(\x0b\x32\x12.bellhop.v1.TaggedH\x00\x12&\n\x07\x64\x65\x63oded\x18\x17 \x01(\x0b\x32\x13.bellhop.v1.DecodedH\x00\x12(\n\x08position\x18\x18 \x01(\x0b\x32\x14.bellhop.v1.PositionH\x00\x12\"\n\x05\x61\x62ort\x18\x19 \x01(\x0b\x32\x11.bellhop.v1.AbortH\x00\x12/\n\x0c\x62lock_stored\x18\x1a \x01(\x0b\x32\x17.bellhop.v1.BlockStoredH\x00\x12\x33\n\x0ekeys_allocated\x18\x1b \x01(\x0b\x32\x19.bellhop.v1.KeysAllocatedH\x00\x12?\n\x14\x61llocations_recorded\x18\x1c \x01(\x0b\x32\x1f.bellhop.v1.AllocationsRecordedH\x00\x12*\n\theartbeat\x18\x1d \x01(\x0b\x32\x15.bellhop.v1.HeartbeatH\x00\x12\x35\n\x0fsyndrome_wanted\x18\x1e \x01(\x0b\x32\x1a.bellhop.v1.SyndromeWantedH\x00\x12\x33\n\x0esyndrome_extra\x18\x1f \x01(\x0b\x32\x19.bellhop.v1.SyndromeExtraH\x00\x12$\n\x06paused\x18  \x01(\x0b\x32\x12.bellhop.v1.PausedH\x00\x12\x37\n\x10\x63\x61libration_data\x18! \x01(\x0b\x32\x1b.bellhop.v1.CalibrationDataH\x00\x12;\n\x12\x63\x61libration_result\x18\" \x01(\x0b\x32\x1d.bellhop.v1.CalibrationResultH\x00\x42\t\n\x07message\"\x1c\n\x08Greeting\x12\x10\n\x08software\x18\x01 \x01(\t\"\x0b\n\tHeartbeat\"M\n\rBlockHeralded\x12\x0c\n\x04link\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\r\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\".\n\x07Propose\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nparameters\x18\x02 \x01(\x0c\")\n\x06\x41\x63\x63\x65pt\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\"J\n\nTestRounds\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12\r\n\x05tests\x18\x04 \x01(\x0c\")\n\x08SlotDone\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\"u\n\x06Tagged\x12\x0f\n\x07session\x18\x01 \x01(\t\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.bellhop.v1.Stage\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\r\n\x05\x62\x61tch\x18\x04 \x01(\t\x12\x0e\n\x06number\x18\x05 \x01(\r\x12\x0b\n\x03tag\x18\x06 \x01(\x0c\"\x1a\n\x07\x44\x65\x63oded\x12\x0f\n\x07session\x18\x01 \x01(\t\"0\n\x0eSyndromeWanted\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x01(\r\"=\n\rSyndromeExtra\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x01(\r\x12\x0c\n\x04\x62its\x18\x03 \x01(\x0c\")\n\x06Paused\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"V\n\x0f\x43\x61librationData\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\r\x12\x10\n\x08settings\x18\x03 \x01(\x0c\x12\x10\n\x08outcomes\x18\x04 \x01(\x0c\"E\n\x11\x43\x61librationResult\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x03(\r\x12\x0f\n\x07unequal\x18\x03 \x03(\r\"\x83\x01\n\x08Position\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05slots\x18\x02 \x01(\r\x12\x12\n\nslots_done\x18\x03 \x01(\x0c\x12 \n\x05heard\x18\x04 \x03(\x0e\x32\x11.bellhop.v1.Stage\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x01(\x08\x12\x0f\n\x07\x64\x65\x63oded\x18\x06 \x01(\x08\"(\n\x05\x41\x62ort\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"F\n\x0b\x42lockStored\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x11\n\tconfirmed\x18\x02 \x01(\x08\x12\x13\n\x0b\x65ndorsement\x18\x03 \x01(\x0c\"n\n\nAllocation\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\r\n\x05slots\x18\x03 \x03(\r\x12\x11\n\tsize_bits\x18\x04 \x01(\r\x12\x0e\n\x06master\x18\x05 \x01(\t\x12\r\n\x05slave\x18\x06 \x01(\t\"5\n\rKeysAllocated\x12$\n\x04keys\x18\x01 \x03(\x0b\x32\x16.bellhop.v1.Allocation\"&\n\x13\x41llocationsRecorded\x12\x0f\n\x07key_ids\x18\x01 \x03(\t*\xcf\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12STAGE_TRANSCRIPT_A\x10\x01\x12\x16\n\x12STAGE_TRANSCRIPT_B\x10\x02\x12\x12\n\x0eSTAGE_INPUTS_A\x10\x03\x12\x12\n\x0eSTAGE_INPUTS_B\x10\x04\x12\x12\n\x0eSTAGE_SYNDROME\x10\x05\x12\x16\n\x12STAGE_VERIFICATION\x10\x06\x12\x12\n\x0eSTAGE_DECISION\x10\x07\x12\x17\n\x13STAGE_AMPLIFICATION\x10\x08\x32I\n\x0bPeerService\x12:\n\x08\x43onverse\x12\x14.bellhop.v1.Envelope\x1a\x14.bellhop.v1.Envelope(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'bellhop.v1.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STAGE']._serialized_start=1731
-  _globals['_STAGE']._serialized_end=1938
+  _globals['_STAGE']._serialized_start=2331
+  _globals['_STAGE']._serialized_end=2538
   _globals['_ENVELOPE']._serialized_start=62
-  _globals['_ENVELOPE']._serialized_end=815
-  _globals['_GREETING']._serialized_start=817
-  _globals['_GREETING']._serialized_end=845
-  _globals['_HEARTBEAT']._serialized_start=847
-  _globals['_HEARTBEAT']._serialized_end=858
-  _globals['_BLOCKHERALDED']._serialized_start=860
-  _globals['_BLOCKHERALDED']._serialized_end=937
-  _globals['_PROPOSE']._serialized_start=939
-  _globals['_PROPOSE']._serialized_end=985
-  _globals['_ACCEPT']._serialized_start=987
-  _globals['_ACCEPT']._serialized_end=1028
-  _globals['_TESTROUNDS']._serialized_start=1030
-  _globals['_TESTROUNDS']._serialized_end=1104
-  _globals['_SLOTDONE']._serialized_start=1106
-  _globals['_SLOTDONE']._serialized_end=1147
-  _globals['_TAGGED']._serialized_start=1149
-  _globals['_TAGGED']._serialized_end=1266
-  _globals['_DECODED']._serialized_start=1268
-  _globals['_DECODED']._serialized_end=1294
-  _globals['_POSITION']._serialized_start=1297
-  _globals['_POSITION']._serialized_end=1428
-  _globals['_ABORT']._serialized_start=1430
-  _globals['_ABORT']._serialized_end=1470
-  _globals['_BLOCKSTORED']._serialized_start=1472
-  _globals['_BLOCKSTORED']._serialized_end=1521
-  _globals['_ALLOCATION']._serialized_start=1523
-  _globals['_ALLOCATION']._serialized_end=1633
-  _globals['_KEYSALLOCATED']._serialized_start=1635
-  _globals['_KEYSALLOCATED']._serialized_end=1688
-  _globals['_ALLOCATIONSRECORDED']._serialized_start=1690
-  _globals['_ALLOCATIONSRECORDED']._serialized_end=1728
-  _globals['_PEERSERVICE']._serialized_start=1940
-  _globals['_PEERSERVICE']._serialized_end=2013
+  _globals['_ENVELOPE']._serialized_end=1079
+  _globals['_GREETING']._serialized_start=1081
+  _globals['_GREETING']._serialized_end=1109
+  _globals['_HEARTBEAT']._serialized_start=1111
+  _globals['_HEARTBEAT']._serialized_end=1122
+  _globals['_BLOCKHERALDED']._serialized_start=1124
+  _globals['_BLOCKHERALDED']._serialized_end=1201
+  _globals['_PROPOSE']._serialized_start=1203
+  _globals['_PROPOSE']._serialized_end=1249
+  _globals['_ACCEPT']._serialized_start=1251
+  _globals['_ACCEPT']._serialized_end=1292
+  _globals['_TESTROUNDS']._serialized_start=1294
+  _globals['_TESTROUNDS']._serialized_end=1368
+  _globals['_SLOTDONE']._serialized_start=1370
+  _globals['_SLOTDONE']._serialized_end=1411
+  _globals['_TAGGED']._serialized_start=1413
+  _globals['_TAGGED']._serialized_end=1530
+  _globals['_DECODED']._serialized_start=1532
+  _globals['_DECODED']._serialized_end=1558
+  _globals['_SYNDROMEWANTED']._serialized_start=1560
+  _globals['_SYNDROMEWANTED']._serialized_end=1608
+  _globals['_SYNDROMEEXTRA']._serialized_start=1610
+  _globals['_SYNDROMEEXTRA']._serialized_end=1671
+  _globals['_PAUSED']._serialized_start=1673
+  _globals['_PAUSED']._serialized_end=1714
+  _globals['_CALIBRATIONDATA']._serialized_start=1716
+  _globals['_CALIBRATIONDATA']._serialized_end=1802
+  _globals['_CALIBRATIONRESULT']._serialized_start=1804
+  _globals['_CALIBRATIONRESULT']._serialized_end=1873
+  _globals['_POSITION']._serialized_start=1876
+  _globals['_POSITION']._serialized_end=2007
+  _globals['_ABORT']._serialized_start=2009
+  _globals['_ABORT']._serialized_end=2049
+  _globals['_BLOCKSTORED']._serialized_start=2051
+  _globals['_BLOCKSTORED']._serialized_end=2121
+  _globals['_ALLOCATION']._serialized_start=2123
+  _globals['_ALLOCATION']._serialized_end=2233
+  _globals['_KEYSALLOCATED']._serialized_start=2235
+  _globals['_KEYSALLOCATED']._serialized_end=2288
+  _globals['_ALLOCATIONSRECORDED']._serialized_start=2290
+  _globals['_ALLOCATIONSRECORDED']._serialized_end=2328
+  _globals['_PEERSERVICE']._serialized_start=2540
+  _globals['_PEERSERVICE']._serialized_end=2613
 # @@protoc_insertion_point(module_scope)

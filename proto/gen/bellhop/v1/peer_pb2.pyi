@@ -74,6 +74,11 @@ class Envelope(_message.Message):
     KEYS_ALLOCATED_FIELD_NUMBER: _builtins.int
     ALLOCATIONS_RECORDED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    SYNDROME_WANTED_FIELD_NUMBER: _builtins.int
+    SYNDROME_EXTRA_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    CALIBRATION_DATA_FIELD_NUMBER: _builtins.int
+    CALIBRATION_RESULT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """of this file: rises when an old receiver would misunderstand"""
     sequence: _builtins.int
@@ -113,6 +118,16 @@ class Envelope(_message.Message):
     def allocations_recorded(self) -> Global___AllocationsRecorded: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
+    @_builtins.property
+    def syndrome_wanted(self) -> Global___SyndromeWanted: ...
+    @_builtins.property
+    def syndrome_extra(self) -> Global___SyndromeExtra: ...
+    @_builtins.property
+    def paused(self) -> Global___Paused: ...
+    @_builtins.property
+    def calibration_data(self) -> Global___CalibrationData: ...
+    @_builtins.property
+    def calibration_result(self) -> Global___CalibrationResult: ...
     def __init__(
         self,
         *,
@@ -135,12 +150,17 @@ class Envelope(_message.Message):
         keys_allocated: Global___KeysAllocated | None = ...,
         allocations_recorded: Global___AllocationsRecorded | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
+        syndrome_wanted: Global___SyndromeWanted | None = ...,
+        syndrome_extra: Global___SyndromeExtra | None = ...,
+        paused: Global___Paused | None = ...,
+        calibration_data: Global___CalibrationData | None = ...,
+        calibration_result: Global___CalibrationResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "decoded", b"decoded", "greeting", b"greeting", "heartbeat", b"heartbeat", "keys_allocated", b"keys_allocated", "message", b"message", "position", b"position", "propose", b"propose", "slot_done", b"slot_done", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "calibration_data", b"calibration_data", "calibration_result", b"calibration_result", "decoded", b"decoded", "greeting", b"greeting", "heartbeat", b"heartbeat", "keys_allocated", b"keys_allocated", "message", b"message", "paused", b"paused", "position", b"position", "propose", b"propose", "slot_done", b"slot_done", "syndrome_extra", b"syndrome_extra", "syndrome_wanted", b"syndrome_wanted", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "decoded", b"decoded", "greeting", b"greeting", "heartbeat", b"heartbeat", "keys_allocated", b"keys_allocated", "message", b"message", "position", b"position", "propose", b"propose", "recipient", b"recipient", "sender", b"sender", "sequence", b"sequence", "slot_done", b"slot_done", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort", b"abort", "accept", b"accept", "allocations_recorded", b"allocations_recorded", "block_heralded", b"block_heralded", "block_stored", b"block_stored", "calibration_data", b"calibration_data", "calibration_result", b"calibration_result", "decoded", b"decoded", "greeting", b"greeting", "heartbeat", b"heartbeat", "keys_allocated", b"keys_allocated", "message", b"message", "paused", b"paused", "position", b"position", "propose", b"propose", "recipient", b"recipient", "sender", b"sender", "sequence", b"sequence", "slot_done", b"slot_done", "syndrome_extra", b"syndrome_extra", "syndrome_wanted", b"syndrome_wanted", "tagged", b"tagged", "test_rounds", b"test_rounds", "time", b"time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["greeting", "block_heralded", "propose", "accept", "test_rounds", "slot_done", "tagged", "decoded", "position", "abort", "block_stored", "keys_allocated", "allocations_recorded", "heartbeat"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["greeting", "block_heralded", "propose", "accept", "test_rounds", "slot_done", "tagged", "decoded", "position", "abort", "block_stored", "keys_allocated", "allocations_recorded", "heartbeat", "syndrome_wanted", "syndrome_extra", "paused", "calibration_data", "calibration_result"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -365,6 +385,147 @@ class Decoded(_message.Message):
 Global___Decoded: _TypeAlias = Decoded  # noqa: Y015
 
 @_typing.final
+class SyndromeWanted(_message.Message):
+    """Bob's decoder needs so many steps of extra syndrome, all in all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    steps: _builtins.int
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyndromeWanted: _TypeAlias = SyndromeWanted  # noqa: Y015
+
+@_typing.final
+class SyndromeExtra(_message.Message):
+    """Alice's extra syndrome of the first `steps` steps.  Her verification tag covers it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    BITS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    steps: _builtins.int
+    bits: _builtins.bytes
+    """the low bit of a byte first, unused bits 0"""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        steps: _builtins.int = ...,
+        bits: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bits", b"bits", "session", b"session", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SyndromeExtra: _TypeAlias = SyndromeExtra  # noqa: Y015
+
+@_typing.final
+class Paused(_message.Message):
+    """The sender orders no more pairs for this session until it says otherwise."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    paused: _builtins.bool
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Paused: _TypeAlias = Paused  # noqa: Y015
+
+@_typing.final
+class CalibrationData(_message.Message):
+    """Alice's side of a calibration, whose rounds make no key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    rounds: _builtins.int
+    settings: _builtins.bytes
+    """1 bit a round, the low bit of a byte first, unused bits 0"""
+    outcomes: _builtins.bytes
+    """likewise"""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        rounds: _builtins.int = ...,
+        settings: _builtins.bytes = ...,
+        outcomes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "rounds", b"rounds", "session", b"session", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationData: _TypeAlias = CalibrationData  # noqa: Y015
+
+@_typing.final
+class CalibrationResult(_message.Message):
+    """What both sides of a calibration show: for the settings 00, 01, 10, 11 and 02 of Alice and Bob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    ROUNDS_FIELD_NUMBER: _builtins.int
+    UNEQUAL_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    @_builtins.property
+    def rounds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """5"""
+
+    @_builtins.property
+    def unequal(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """5: rounds with unequal outcomes, in the frame of Phi+"""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        rounds: _abc.Iterable[_builtins.int] | None = ...,
+        unequal: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rounds", b"rounds", "session", b"session", "unequal", b"unequal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationResult: _TypeAlias = CalibrationResult  # noqa: Y015
+
+@_typing.final
 class Position(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -428,18 +589,22 @@ class BlockStored(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     CONFIRMED_FIELD_NUMBER: _builtins.int
+    ENDORSEMENT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     confirmed: _builtins.bool
     """the sender knows that the receiver has them too"""
+    endorsement: _builtins.bytes
+    """the sender's signed part of the receipt, JSON; may be empty"""
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
         confirmed: _builtins.bool = ...,
+        endorsement: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "endorsement", b"endorsement", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from bellhop.hal.operations import LinkName, NodeName
 from bellhop.stack.codec import pack, unpack
-from bellhop.stack.diqkd.chsh import threshold_probability, winning_probability
+from bellhop.stack.diqkd.bounds.chsh import threshold_probability, winning_probability
+from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem
 from bellhop.stack.diqkd.code import Code, CodeDesign, build_code
-from bellhop.stack.diqkd.eat import EatChoice, EatProblem
 from bellhop.stack.diqkd.parameters import (
     BOUND,
     PROTOCOL,
@@ -42,7 +42,7 @@ def _choice(problem: EatProblem) -> EatChoice:
     A flat optimum found in floating point differs from one mathematical library to the next; what
     is left of it here does not, costs a bit or two of key, and is as admissible (errors are cut).
     """
-    from bellhop.stack.diqkd.eat_choice import optimise
+    from bellhop.stack.diqkd.bounds.eat_choice import optimise
 
     best = optimise(problem)
     return EatChoice(

@@ -8,9 +8,9 @@ from fractions import Fraction
 
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName, RequestId
 from bellhop.stack.diqkd.authenticate import forgery_probability
-from bellhop.stack.diqkd.chsh import losses_max, threshold_probability, winning_probability
+from bellhop.stack.diqkd.bounds.chsh import losses_max, threshold_probability, winning_probability
+from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem, KeyLength, evaluate, objection
 from bellhop.stack.diqkd.code import CodeDesign, design_code
-from bellhop.stack.diqkd.eat import EatChoice, EatProblem, KeyLength, evaluate, objection
 from bellhop.stack.diqkd.pool import FORGERIES_MAX
 from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS, undetected_error_probability
 from bellhop.stack.ids import SessionId

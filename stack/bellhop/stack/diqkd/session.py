@@ -35,17 +35,34 @@ from bellhop.stack.ids import JobNumber
 from bellhop.stack.messages import (
     Abort,
     BlockHeralded,
+    CalibrationData,
+    CalibrationResult,
     Decoded,
+    Paused,
     Position,
     SlotDone,
     Stage,
+    SyndromeExtra,
+    SyndromeWanted,
     Tagged,
     TestRounds,
     reason_told,
 )
 from bellhop.stack.rng import Rng
 
-SessionMessage = BlockHeralded | TestRounds | SlotDone | Tagged | Decoded | Position
+SessionMessage = (
+    BlockHeralded
+    | TestRounds
+    | SlotDone
+    | Tagged
+    | Decoded
+    | SyndromeWanted
+    | SyndromeExtra
+    | Paused
+    | CalibrationData
+    | CalibrationResult
+    | Position
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +198,10 @@ class Session:
                 actions = distilling.hear_decoded(now_ns)
             case Position():
                 actions = self._hear_position(message)
+            case SyndromeWanted() | SyndromeExtra() | Paused() | CalibrationData():
+                actions = [Refuse(self.record.peer, "message_unexpected")]
+            case CalibrationResult():
+                actions = [Refuse(self.record.peer, "message_unexpected")]
         return self._after(now_ns, actions)
 
     def _hear_position(self, message: Position) -> list[Action]:

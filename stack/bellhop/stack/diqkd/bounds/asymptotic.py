@@ -6,7 +6,7 @@ bound leaves of it (see `entropy`), which may be nothing where this rate is well
 
 import math
 
-from bellhop.stack.diqkd.chsh import S_MAX, binary_entropy, entropy_rate, winning_probability
+from bellhop.stack.diqkd.bounds.chsh import S_MAX, binary_entropy, entropy_rate, winning_probability
 
 
 def asymptotic_key_rate(s: float, qber: float) -> float:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from bellhop.stack.diqkd.chsh import (
+from bellhop.stack.diqkd.bounds.chsh import (
     LN2,
     WIN_CLASSICAL,
     WIN_QUANTUM,
     entropy_rate,
     entropy_rate_slope,
 )
-from bellhop.stack.diqkd.eat import ALPHA_DOUBLE_PRIME_MAX, EatChoice, EatProblem
+from bellhop.stack.diqkd.bounds.eat import ALPHA_DOUBLE_PRIME_MAX, EatChoice, EatProblem
 
 _SWEEPS = 4
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bellhop.stack.diqkd.chsh import binary_entropy, winning_probability
+from bellhop.stack.diqkd.bounds.chsh import binary_entropy, winning_probability
 
 ZOOMS = 12
 GRID = 161

@@ -33,7 +33,7 @@ from decimal import (
 from fractions import Fraction
 from typing import Literal, assert_never
 
-from bellhop.stack.diqkd.chsh import WIN_CLASSICAL, WIN_QUANTUM
+from bellhop.stack.diqkd.bounds.chsh import WIN_CLASSICAL, WIN_QUANTUM
 
 Form = Literal["trevisan", "two-universal"]
 

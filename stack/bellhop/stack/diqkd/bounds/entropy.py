@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from bellhop.stack.diqkd.eat import (
+from bellhop.stack.diqkd.bounds.eat import (
     PAPER_HASH_ERROR,
     ROUNDS_MAX,
     SESSION_HASH_ERROR,
@@ -20,7 +20,7 @@ from bellhop.stack.diqkd.eat import (
     evaluate,
     objection,
 )
-from bellhop.stack.diqkd.eat_choice import optimise
+from bellhop.stack.diqkd.bounds.eat_choice import optimise
 
 __all__ = [
     "BOUNDS",

@@ -1,0 +1,1 @@
+"""How many secret bits a run is worth: each bound with its theorem, assumptions and constants."""
