@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bellhop.stack.diqkd.bounds.chsh import entropy_rate, threshold_probability
+from bellhop.stack.diqkd.bounds.design import Design
 from bellhop.stack.diqkd.bounds.entropy import key_length
-from bellhop.stack.diqkd.bounds.renyi import Design, Run, expected_run, kappa, key_bits
+from bellhop.stack.diqkd.bounds.renyi import Run, expected_run, kappa, key_bits
 
 Matrix = NDArray[np.float64]
 FIRST = Design(1.0007, 0.10, 17.0, -78.0)

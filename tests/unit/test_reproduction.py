@@ -30,8 +30,9 @@ from bellhop.hal.characterise import Characterisation, characterise
 from bellhop.hal.preset import load_preset
 from bellhop.stack.diqkd.bounds.asymptotic import asymptotic_key_rate
 from bellhop.stack.diqkd.bounds.chsh import published_syndrome_bits, threshold_probability
+from bellhop.stack.diqkd.bounds.design import Design
 from bellhop.stack.diqkd.bounds.entropy import key_length
-from bellhop.stack.diqkd.bounds.renyi import Design, expected_run, key_bits
+from bellhop.stack.diqkd.bounds.renyi import expected_run, key_bits
 
 PAIRS = {"oxford": 4_000_000, "liu-10km-memory": 2_000_000}
 USUAL_PAIRS = 600_000

@@ -24,34 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellhop.stack.diqkd.bounds.chsh import binary_entropy, winning_probability
+from bellhop.stack.diqkd.bounds.design import Design
 
 ZOOMS = 12
 GRID = 161
 """The maximum over the family is searched on a square grid, that shrinks around the best point."""
 
 Reals = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """What is fixed before a run: the order alpha in (1, 3/2), the test probability, the scores of
-    a won and a lost test round, and the probability that Alice flips a key bit."""
-
-    alpha: float
-    test_probability: float
-    score_win: float
-    score_lose: float
-    flip_probability: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 1.0 < self.alpha < 1.5:
-            raise ValueError("alpha is above 1 and below 3/2")
-        if not 0.0 < self.test_probability < 1.0:
-            raise ValueError("test_probability is above 0 and below 1")
-        if not 0.0 <= self.flip_probability <= 0.5:
-            raise ValueError("flip_probability is from 0 to 1/2")
-        if not self.score_win > self.score_lose:
-            raise ValueError("score_win is above score_lose")
 
 
 def kappa(design: Design, adaptive: bool = True) -> float:
