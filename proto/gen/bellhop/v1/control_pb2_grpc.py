@@ -59,6 +59,16 @@ class ControlServiceStub(object):
                 request_serializer=bellhop_dot_v1_dot_control__pb2.ReceiptRequest.SerializeToString,
                 response_deserializer=bellhop_dot_v1_dot_control__pb2.ReceiptReply.FromString,
                 _registered_method=True)
+        self.Calibrate = channel.unary_stream(
+                '/bellhop.v1.ControlService/Calibrate',
+                request_serializer=bellhop_dot_v1_dot_control__pb2.CalibrateRequest.SerializeToString,
+                response_deserializer=bellhop_dot_v1_dot_control__pb2.SessionReply.FromString,
+                _registered_method=True)
+        self.Calibrations = channel.unary_unary(
+                '/bellhop.v1.ControlService/Calibrations',
+                request_serializer=bellhop_dot_v1_dot_control__pb2.CalibrationsRequest.SerializeToString,
+                response_deserializer=bellhop_dot_v1_dot_control__pb2.CalibrationsReply.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer(object):
@@ -95,6 +105,19 @@ class ControlServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Calibrate(self, request, context):
+        """As RunSession, of a session that measures S and QBER and makes no key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Calibrations(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +145,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.Receipt,
                     request_deserializer=bellhop_dot_v1_dot_control__pb2.ReceiptRequest.FromString,
                     response_serializer=bellhop_dot_v1_dot_control__pb2.ReceiptReply.SerializeToString,
+            ),
+            'Calibrate': grpc.unary_stream_rpc_method_handler(
+                    servicer.Calibrate,
+                    request_deserializer=bellhop_dot_v1_dot_control__pb2.CalibrateRequest.FromString,
+                    response_serializer=bellhop_dot_v1_dot_control__pb2.SessionReply.SerializeToString,
+            ),
+            'Calibrations': grpc.unary_unary_rpc_method_handler(
+                    servicer.Calibrations,
+                    request_deserializer=bellhop_dot_v1_dot_control__pb2.CalibrationsRequest.FromString,
+                    response_serializer=bellhop_dot_v1_dot_control__pb2.CalibrationsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +292,60 @@ class ControlService(object):
             '/bellhop.v1.ControlService/Receipt',
             bellhop_dot_v1_dot_control__pb2.ReceiptRequest.SerializeToString,
             bellhop_dot_v1_dot_control__pb2.ReceiptReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Calibrate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bellhop.v1.ControlService/Calibrate',
+            bellhop_dot_v1_dot_control__pb2.CalibrateRequest.SerializeToString,
+            bellhop_dot_v1_dot_control__pb2.SessionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Calibrations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bellhop.v1.ControlService/Calibrations',
+            bellhop_dot_v1_dot_control__pb2.CalibrationsRequest.SerializeToString,
+            bellhop_dot_v1_dot_control__pb2.CalibrationsReply.FromString,
             options,
             channel_credentials,
             insecure,

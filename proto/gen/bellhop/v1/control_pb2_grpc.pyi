@@ -20,6 +20,9 @@ class ControlServiceStub:
     AbortSession: _aio.UnaryUnaryMultiCallable[_control_pb2.AbortSessionRequest, _control_pb2.SessionEnd]
     KeysStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.KeysStatusRequest, _control_pb2.KeysStatusReply]
     Receipt: _aio.UnaryUnaryMultiCallable[_control_pb2.ReceiptRequest, _control_pb2.ReceiptReply]
+    Calibrate: _aio.UnaryStreamMultiCallable[_control_pb2.CalibrateRequest, _control_pb2.SessionReply]
+    """As RunSession, of a session that measures S and QBER and makes no key."""
+    Calibrations: _aio.UnaryUnaryMultiCallable[_control_pb2.CalibrationsRequest, _control_pb2.CalibrationsReply]
 
 class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -57,5 +60,20 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.ReceiptRequest,
         context: _aio.ServicerContext[_control_pb2.ReceiptRequest, _abc.Awaitable[_control_pb2.ReceiptReply]],
     ) -> _abc.Awaitable[_control_pb2.ReceiptReply]: ...
+
+    @_abc_1.abstractmethod
+    def Calibrate(
+        self,
+        request: _control_pb2.CalibrateRequest,
+        context: _aio.ServicerContext[_control_pb2.CalibrateRequest, _abc.AsyncIterator[_control_pb2.SessionReply]],
+    ) -> _abc.AsyncIterator[_control_pb2.SessionReply]:
+        """As RunSession, of a session that measures S and QBER and makes no key."""
+
+    @_abc_1.abstractmethod
+    def Calibrations(
+        self,
+        request: _control_pb2.CalibrationsRequest,
+        context: _aio.ServicerContext[_control_pb2.CalibrationsRequest, _abc.Awaitable[_control_pb2.CalibrationsReply]],
+    ) -> _abc.Awaitable[_control_pb2.CalibrationsReply]: ...
 
 def add_ControlServiceServicer_to_server(servicer: ControlServiceServicer, server: _aio.Server) -> None: ...
