@@ -5,7 +5,8 @@ Rules
   only then use it. Construction is integer arithmetic from a pinned generator (splitmix64), so
   it is the same on every platform.
   The code has exactly as many checks as the design says; nothing is punctured. What leaks is
-  `syndrome_bits`, all of them, never an entropy times an efficiency.
+  `leak_bits(steps)`, all of them, never an entropy times an efficiency.
+  Which checks a step splits, and how, is fixed by the design and part of the digest.
 
 Theory
   A base matrix of `columns` by `rows` is lifted by circulants of size `lifting`: an edge of
@@ -15,6 +16,12 @@ Theory
   Inf. Theory 47, 619 (2001)), the stability factor held at 0.82 of its bound.
   Every edge draws its check socket at random among those that remain. Drawing the least loaded
   check instead (progressive edge growth) is another ensemble and costs 1.5-3 % of the syndrome.
+
+  More syndrome on request: each step splits `step_rows` base rows into halves. The parity of one
+  half, with the row's own that is known, gives the other's: `lifting` bits a row, and the code
+  that is left is again an LDPC code with no bit told twice. `paired_rows` base rows have twice the
+  degree of the others and are split first, so that check degrees are concentrated where they matter
+  most, at the design's own error rates.
 """
 
 import hashlib
@@ -39,8 +46,8 @@ ROUNDS_MIN = 1_000
 
 ROUNDS_MAX = 16_000_000
 
-DEVIATIONS = 2.3
-"""Standard deviations of the information density added to the asymptotic budget."""
+MARGIN = 0.5
+"""Standard deviations of the information density that retries leak on average."""
 
 SHORT_LOSS = 6.0
 """Bits by sqrt(v) n^(1/3) added for finite length: the shift of the threshold of iterative decoding
@@ -60,7 +67,19 @@ symmetric channel of equal entropy when the classes are equal, falls below it. A
 rule: form and factor were set by eye on single trials of three mixtures of 1e6 bits, parameters
 0.88 to 0.94 of the symmetric channel's. Measure before relying on it for other mixtures."""
 
-DIGEST_LABEL = b"bellhop qc-ldpc 1"
+STEPS_MAX = 32
+"""Steps of extra syndrome that a design allows; a block that needs more is abandoned."""
+
+STEP_SHARE = 80
+"""A step reveals one in this many of the checks of the design's own budget."""
+
+STEPS_BELOW = 8
+"""Steps left off the budget for the base syndrome, so that fewer errors leak less."""
+
+SPLIT_STREAM = 0x53504C4954524F57
+"""Added to the seed of the draws that split rows, so that they repeat no draw of the matrix."""
+
+DIGEST_LABEL = b"bellhop qc-ldpc 2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +131,20 @@ class CodeDesign:
     lifting: int
     table: str
     degrees: tuple[tuple[int, int], ...]  # (degree, base columns), degrees increasing
+    paired_rows: int = 0  # base rows of twice the degree, the first
+    step_rows: int = 1  # base rows that a step splits
+    steps_max: int = 0
+
+    @property
+    def step_bits(self) -> tuple[int, ...]:
+        """Bits that each step reveals more."""
+        return (self.step_rows * self.lifting,) * self.steps_max
+
+    def leak_bits(self, steps: int) -> int:
+        """Bits revealed by the base syndrome and the first `steps` steps."""
+        if not 0 <= steps <= self.steps_max:
+            raise ValueError(f"{steps} steps are not within 0..{self.steps_max}")
+        return self.syndrome_bits + sum(self.step_bits[:steps])
 
     @property
     def columns(self) -> int:
@@ -130,12 +163,14 @@ class CodeDesign:
 class Code:
     """A base matrix by rows: edges `row_start[r]` to `row_start[r + 1]` belong to check row r.
 
-    `edge_column` and `edge_shift` have one entry an edge, columns increasing within a row and no
-    column twice; `column_degree` has one a base column.
+    `row_middle[r]` is where a step splits the row. `edge_column` and `edge_shift` have one entry an
+    edge, columns increasing within a half and no column twice in a row; `column_degree` has one a
+    base column.
     """
 
     design: CodeDesign
     row_start: NDArray[np.int64] = field(repr=False)
+    row_middle: NDArray[np.int64] = field(repr=False)
     edge_column: NDArray[np.int64] = field(repr=False)
     edge_shift: NDArray[np.int64] = field(repr=False)
     column_degree: NDArray[np.int64] = field(repr=False)
@@ -220,14 +255,13 @@ def bhattacharyya(classes: Sequence[tuple[float, float]]) -> float:
     return sum(weight * 2 * math.sqrt(q * (1 - q)) for weight, q in classes) / total
 
 
-def syndrome_budget(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
-    """Syndrome bits a block needs, before rounding to whole checks.
+def needed_bits(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
+    """Syndrome bits at which half of the blocks with exactly these error rates decode.
 
     `classes` holds (count or weight, error probability); weights are normalised. With the
-    classes' places known to both ends the entropies and dispersions add:
-    n f sum w h(Q) + (2.3 n^(1/2) + 6 n^(1/3)) sqrt(sum w v(Q)) (Tomamichel et al., Quantum Inf.
-    Process. 16, 280 (2017), normal approximation). f is that of the symmetric channel with the
-    same mean entropy, plus what the degree tables lose on a mixture.
+    classes' places known to both ends the entropies add: n f sum w h(Q) + 6 n^(1/3) sqrt(sum w
+    v(Q)). f is that of the symmetric channel with the same mean entropy, plus what the degree
+    tables lose on a mixture.
     """
     total = sum(weight for weight, _ in classes)
     mean = sum(weight * entropy(q) for weight, q in classes) / total
@@ -237,8 +271,15 @@ def syndrome_budget(rounds: int, classes: Sequence[tuple[float, float]]) -> floa
     single = effective_error_probability(mean)
     unevenness = 1 - bhattacharyya(classes) / bhattacharyya(((1, single),))
     asymptotic = mean * (efficiency(single) + MIXTURE_LOSS * unevenness**2)
-    finite = DEVIATIONS * math.sqrt(rounds) + SHORT_LOSS * math.cbrt(rounds)
-    return rounds * asymptotic + finite * math.sqrt(variance)
+    return rounds * asymptotic + SHORT_LOSS * math.cbrt(rounds) * math.sqrt(variance)
+
+
+def expected_leak_bits(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
+    """Mean syndrome bits of a block at the design's error rates, extra steps included."""
+    total = sum(weight for weight, _ in classes)
+    variance = sum(weight * dispersion(q) for weight, q in classes) / total
+    needed = needed_bits(rounds, classes)
+    return needed * (1 + 1 / STEP_SHARE) + MARGIN * math.sqrt(rounds * variance)
 
 
 def design_code(rounds: int, classes: Sequence[tuple[float, float]], seed: int) -> CodeDesign:
@@ -248,13 +289,16 @@ def design_code(rounds: int, classes: Sequence[tuple[float, float]], seed: int) 
     a block this construction does not serve.
     """
     _check_request(rounds, classes, seed)
-    budget = syndrome_budget(rounds, classes)
-    lifting = next((z for z in LIFTINGS if budget >= ROWS_MIN * z), LIFTINGS[-1])
+    needed = needed_bits(rounds, classes)
+    lifting = next((z for z in LIFTINGS if needed >= ROWS_MIN * z), LIFTINGS[-1])
     columns = -(-rounds // lifting)
-    rows = math.ceil(budget / lifting)
-    if not 4 <= rows < columns:
-        raise ValueError(f"no code: {rows} check rows for {columns} columns")
-    table, shares = choose_shares(rows / columns, classes)
+    designed = math.ceil(needed / lifting)
+    if not 8 <= designed < columns:
+        raise ValueError(f"no code: {designed} check rows for {columns} columns")
+    step_rows = max(1, round(designed / STEP_SHARE))
+    paired_rows = min(STEPS_BELOW * step_rows, designed // 4)
+    rows = designed - paired_rows
+    table, shares = choose_shares(designed / columns, classes)
     return CodeDesign(
         rounds=rounds,
         syndrome_bits=rows * lifting,
@@ -262,6 +306,9 @@ def design_code(rounds: int, classes: Sequence[tuple[float, float]], seed: int) 
         lifting=lifting,
         table=table,
         degrees=_allot(shares, columns, degree_max=rows // 2),
+        paired_rows=paired_rows,
+        step_rows=step_rows,
+        steps_max=min(STEPS_MAX, rows // step_rows, (columns - rows) // step_rows),
     )
 
 
@@ -275,19 +322,40 @@ def build_code(design: CodeDesign) -> Code:
         np.array([count for _, count in design.degrees], dtype=np.int64),
     )
     column_start = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(degree)])
-    sockets = np.arange(edges, dtype=np.int64) % rows  # check degrees differ by at most one
+    sockets = np.arange(edges, dtype=np.int64) % (rows + design.paired_rows)
+    sockets[sockets >= rows] -= rows  # degrees differ by at most one, or two in paired rows
     edge_row = np.zeros(edges, dtype=np.int64)
     shift = np.zeros(edges, dtype=np.int64)
     if not place_edges(
         column_start, sockets, rows, design.lifting, np.uint64(design.seed), edge_row, shift
     ):
         raise ValueError("no code: a column found no free check row")
-    order = np.argsort(edge_row, kind="stable")
-    row_start = np.searchsorted(edge_row[order], np.arange(rows + 1)).astype(np.int64)
-    edge_column = np.repeat(np.arange(columns, dtype=np.int64), degree)[order]
-    edge_shift = shift[order]
-    digest = _digest(design, row_start, edge_column, edge_shift)
-    return Code(design, row_start, edge_column, edge_shift, degree, digest)
+    column = np.repeat(np.arange(columns, dtype=np.int64), degree)
+    order, row_start, row_middle = _split_rows(edge_row, column, rows, design.seed)
+    edge_column, edge_shift = column[order], shift[order]
+    digest = _digest(design, row_start, row_middle, edge_column, edge_shift)
+    return Code(design, row_start, row_middle, edge_column, edge_shift, degree, digest)
+
+
+def _split_rows(
+    edge_row: NDArray[np.int64], edge_column: NDArray[np.int64], rows: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """An order of the edges by row, random half and column; where rows and second halves start."""
+    keys = _splitmix64(seed ^ SPLIT_STREAM, edge_row.size)
+    shuffled = np.lexsort((keys, edge_row))
+    row_start = np.searchsorted(edge_row[shuffled], np.arange(rows + 1)).astype(np.int64)
+    row_middle = (row_start[:-1] + row_start[1:] + 1) // 2
+    half = np.empty(edge_row.size, dtype=np.int64)
+    half[shuffled] = np.arange(edge_row.size) >= row_middle[edge_row[shuffled]]
+    return np.lexsort((edge_column, half, edge_row)), row_start, row_middle
+
+
+def _splitmix64(seed: int, count: int) -> NDArray[np.uint64]:
+    """The first `count` words of the stream of a seed (Steele, Lea, Flood 2014)."""
+    z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def _check_request(rounds: int, classes: Sequence[tuple[float, float]], seed: int) -> None:
@@ -319,7 +387,10 @@ def _allot(shares: Shares, columns: int, degree_max: int) -> tuple[tuple[int, in
 
 def _digest(design: CodeDesign, *matrix: NDArray[np.int64]) -> bytes:
     """SHA-256 over the label, the sizes and the matrix as little-endian 64-bit integers."""
-    sizes = (design.rounds, design.syndrome_bits, design.lifting, design.columns, design.rows)
+    sizes = (
+        *(design.rounds, design.syndrome_bits, design.lifting, design.columns, design.rows),
+        *(design.paired_rows, design.step_rows, design.steps_max),
+    )
     hashed = hashlib.sha256(DIGEST_LABEL)
     hashed.update(np.array(sizes, dtype="<i8").tobytes())
     for part in matrix:

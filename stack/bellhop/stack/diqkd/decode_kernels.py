@@ -225,6 +225,30 @@ def add_syndrome(
             _add_bits(out[row, lifting - shift :], column[:shift])
 
 
+@_kernel("void(int16[::1], uint8[::1])")
+def _count_bits(total: NDArray[np.int16], bits: _Bits) -> None:
+    for j in range(total.size):
+        total[j] += np.int16(bits[j])
+
+
+@_kernel("void(int64[::1], int64[::1], int64[::1], uint8[:,::1], int16[:,::1])")
+def add_counts(
+    row_start: _Integers,
+    edge_column: _Integers,
+    edge_shift: _Integers,
+    bits: _Bits,
+    out: NDArray[np.int16],
+) -> None:
+    """Add to `out` (rows, lifting) how many of each check's `bits` (columns, lifting) are one."""
+    lifting = bits.shape[1]
+    for row in range(row_start.size - 1):
+        for e in range(row_start[row], row_start[row + 1]):
+            shift = edge_shift[e]
+            column = bits[edge_column[e]]
+            _count_bits(out[row, : lifting - shift], column[shift:])
+            _count_bits(out[row, lifting - shift :], column[:shift])
+
+
 # --- sum-product --------------------------------------------------------------------------------
 # Of an edge: x = tanh(LLR / 2) of the message check to bit, r = P(1) / P(0) of the bit.
 # Without the edge's own message the bit has u = r (1 + x) / (1 - x); its tanh is

@@ -13,14 +13,16 @@ Theory
   its prior times its messages, and dividing a message out of it then leaves nonsense.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bellhop.stack.diqkd.code import Code
+from bellhop.stack.diqkd.code import Code, CodeDesign, needed_bits
 from bellhop.stack.diqkd.decode_kernels import add_syndrome, sweep
+from bellhop.stack.diqkd.estimate import Estimate, estimate
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -39,19 +41,48 @@ PROBABILITY_MIN = 1e-4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """Bob's estimate of Alice's bits, and whether its syndrome is hers. Not yet verified."""
+    """Bob's estimate of Alice's bits, and whether its syndrome is hers. Not yet verified.
+
+    If it is not, `wanted_steps` is the number of steps in all that he should ask for next; None is
+    to give up.
+    """
 
     bits: NDArray[np.uint8] = field(repr=False)
     converged: bool
     iterations: int
+    wanted_steps: int | None
 
 
 def syndrome(code: Code, bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The syndrome, shape (m,), of bits of shape (n,); one byte a bit, 0 or 1."""
+    """The base syndrome, shape (m,), of bits of shape (n,); one byte a bit, 0 or 1."""
     _check_bits("bits", bits, code.design.rounds)
     out = np.zeros((code.design.rows, code.design.lifting), dtype=np.uint8)
     add_syndrome(code.row_start, code.edge_column, code.edge_shift, _lanes(code, bits), out)
     return out.reshape(-1)
+
+
+def extra_syndrome(code: Code, bits: NDArray[np.uint8], steps: int) -> NDArray[np.uint8]:
+    """The bits that the first `steps` steps reveal: parities of the first halves of split rows.
+
+    Those of fewer steps are a prefix of those of more. Raises ValueError beyond the design.
+    """
+    _check_bits("bits", bits, code.design.rounds)
+    split = split_rows(code, steps)
+    halves = np.stack([code.row_start[:split], code.row_middle[:split]], axis=1)
+    out = np.zeros((split, code.design.lifting), dtype=np.uint8)
+    lanes = _lanes(code, bits)
+    for row, (first, last) in enumerate(halves.tolist()):
+        edges = (code.edge_column[first:last], code.edge_shift[first:last])
+        ends = np.array([0, last - first], dtype=np.int64)
+        add_syndrome(ends, *edges, lanes, out[row : row + 1])
+    return out.reshape(-1)
+
+
+def split_rows(code: Code, steps: int) -> int:
+    """Base rows split by `steps` steps."""
+    if not 0 <= steps <= code.design.steps_max:
+        raise ValueError(f"{steps} steps are not within 0..{code.design.steps_max}")
+    return steps * code.design.step_rows
 
 
 def decode(
@@ -59,35 +90,71 @@ def decode(
     own_bits: NDArray[np.uint8],
     peer_syndrome: NDArray[np.uint8],
     error_probability: NDArray[np.float32],
+    extra: tuple[int, NDArray[np.uint8]] | None = None,
 ) -> Decoded:
     """The peer's bits from one's own, the peer's syndrome and P(bits differ) of each bit.
 
-    Shapes (n,), (m,) and (n,). Probabilities lie in [0, 1/2]; 0 is certainty. Not converging is an
-    outcome, not an error; input of the wrong shape or range raises ValueError.
+    Shapes (n,), (m,) and (n,); `extra` holds a number of steps and what they reveal.
+    Probabilities lie in [0, 1/2]; 0 is certainty. Not converging is an outcome, not an error;
+    input of the wrong shape or range raises ValueError.
     """
-    n = code.design.rounds
+    design = code.design
+    n, steps = design.rounds, extra[0] if extra else 0
     _check_bits("own bits", own_bits, n)
-    _check_bits("peer syndrome", peer_syndrome, code.design.syndrome_bits)
+    _check_bits("peer syndrome", peer_syndrome, design.syndrome_bits)
+    if extra:
+        _check_bits("extra syndrome", extra[1], split_rows(code, steps) * design.lifting)
     if error_probability.shape != (n,):
         raise ValueError(f"error probability has shape {error_probability.shape}, not ({n},)")
     if not (error_probability.min() >= 0 and error_probability.max() <= 0.5):
         raise ValueError("an error probability lies outside 0..1/2")
-    wanted = (syndrome(code, own_bits) ^ peer_syndrome).reshape(code.design.rows, -1)
-    errors, converged, iterations = _find_errors(code, wanted, error_probability)
+    parities = (syndrome(code, own_bits) ^ peer_syndrome).reshape(design.rows, -1)
+    estimated = estimate(code, parities, _lanes(code, error_probability))
+    first = _first_steps(design, estimated)
+    if first is None or steps < first:
+        return Decoded(own_bits, False, 0, first)
+    if extra:
+        halves = (extra_syndrome(code, own_bits, steps) ^ extra[1]).reshape(-1, design.lifting)
+        parities = _interleave(halves, parities)
+    errors, converged, iterations = _find_errors(code, steps, parities, estimated.error_probability)
     found = np.ascontiguousarray(errors.T).reshape(-1)[:n]
-    return Decoded(own_bits ^ found, converged, iterations)
+    more = steps + 1 if not converged and steps < design.steps_max else None
+    return Decoded(own_bits ^ found, converged, iterations, more)
+
+
+def _first_steps(design: CodeDesign, estimated: Estimate) -> int | None:
+    """The steps that a block of the estimated error rates needs, or None: more than there are."""
+    if not estimated.classes:
+        return 0  # all bits are known
+    missing = needed_bits(design.rounds, estimated.classes) * 1.01 - design.syndrome_bits
+    steps = max(0, math.ceil(missing / (design.step_rows * design.lifting)))
+    return steps if steps <= design.steps_max else None
+
+
+def _interleave(halves: NDArray[np.uint8], parities: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Parities of the refined rows: both halves of those that are split, then the others."""
+    split = len(halves)
+    pairs = np.stack([halves, parities[:split] ^ halves], axis=1)
+    return np.concatenate([pairs.reshape(2 * split, -1), parities[split:]])
+
+
+def refined_rows(code: Code, steps: int) -> NDArray[np.int64]:
+    """Where rows start once `steps` steps have split some."""
+    split = split_rows(code, steps)
+    pairs = np.stack([code.row_start[:split], code.row_middle[:split]], axis=1)
+    return np.concatenate([pairs.reshape(-1), code.row_start[split:]])
 
 
 def _find_errors(
-    code: Code, wanted: NDArray[np.uint8], error_probability: NDArray[np.float32]
+    code: Code, steps: int, wanted: NDArray[np.uint8], prior: NDArray[np.float32]
 ) -> tuple[NDArray[np.uint8], bool, int]:
-    """The error pattern (columns, lifting) of a syndrome (rows, lifting)."""
-    prior = error_probability.astype(np.float32)
+    """The error pattern (columns, lifting) of parities (refined rows, lifting)."""
+    prior = prior.copy()
     prior[(prior > 0) & (prior < PROBABILITY_MIN)] = PROBABILITY_MIN
-    ratio = _lanes(code, prior / (1 - prior))
+    ratio = prior / (1 - prior)
     messages = np.zeros((code.edge_column.size, code.design.lifting), dtype=np.float32)
     limit = message_limits(code)
-    graph = (code.row_start, code.edge_column, code.edge_shift)
+    graph = (refined_rows(code, steps), code.edge_column, code.edge_shift)
     for iteration in range(ITERATIONS_MAX + 1):
         errors = (ratio > 1).astype(np.uint8)
         residue = wanted.copy()
