@@ -1,0 +1,251 @@
+"""What calibrations say of a link: its CHSH value and error rate between key sessions, and drift.
+
+Nothing about the outcomes of a key session leaves before its last round, and of its tests only
+counts after it; so what a link is worth now is measured in rounds of their own, that never make a
+key.  Alice publishes her settings and outcomes, Bob counts.
+
+What a calibration costs, and what it cannot do
+  No one-time mask is spent.  The result steers plans and warnings, and no security rests on a plan:
+  a session's key follows from its own announced counts.  Messages are authenticated by TLS, and
+  whoever forged one could make a node plan badly, which it will see in the session's result.
+  It is not free either.  Alice's device decides what her published outcomes are, and a device with
+  memory can put bits of an earlier session's string into them (J. Barrett, R. Colbeck, A. Kent,
+  Phys. Rev. Lett. 110, 010503 (2013)).  So every published outcome is counted, a bit a round, as
+  long as the node remembers the link (`published_bits`): a receipt can say how much earlier keys
+  are exposed to by the reuse of the devices.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bellhop.hal.operations import LinkName
+from bellhop.stack.core import Fact
+from bellhop.stack.diqkd.rounds import KEY_SETTING_BOB
+from bellhop.stack.ids import SessionId
+from bellhop.stack.messages import CALIBRATION_SETTINGS
+
+PREFIX = "calibration/"
+PUBLISHED = "published/"
+
+HISTORY_MAX = 64
+"""Calibrations of a link that are remembered."""
+
+ROUNDS_MIN = 1_000
+"""Fewer rounds say too little, and may leave a pair of settings out."""
+
+DRIFT_ERRORS = 3.0
+"""Standard errors beyond which a difference is called drift."""
+
+PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, KEY_SETTING_BOB))
+"""Settings of Alice and Bob, in the order of every count here."""
+
+Bits = NDArray[np.uint8]
+Fields = dict[str, str | int | float]
+
+assert len(PAIRS) == CALIBRATION_SETTINGS
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Rounds, and unequal outcomes among them, for each of `PAIRS`; in the frame of Phi+."""
+
+    rounds: tuple[int, ...]
+    unequal: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.rounds)
+
+    @property
+    def s(self) -> float:
+        e00, e01, e10, e11 = (1.0 - 2.0 * share for share in self._shares()[:4])
+        return e00 + e01 + e10 - e11
+
+    @property
+    def s_error(self) -> float:
+        """One standard error; finite where every outcome was alike, too."""
+        return 2.0 * math.sqrt(sum(self._variance(pair) for pair in range(4)))
+
+    @property
+    def qber(self) -> float:
+        return self._shares()[4]
+
+    @property
+    def qber_error(self) -> float:
+        return math.sqrt(self._variance(4))
+
+    def _shares(self) -> list[float]:
+        return [u / n for u, n in zip(self.unequal, self.rounds, strict=True)]
+
+    def _variance(self, pair: int) -> float:
+        """Of a share, at Laplace's estimate of its probability: one count more of either kind."""
+        rounds = self.rounds[pair]
+        share = (self.unequal[pair] + 1) / (rounds + 2)
+        return share * (1.0 - share) / rounds
+
+
+def count(outcomes_a: Bits, outcomes_b: Bits, settings_a: Bits, settings_b: Bits) -> Counts:
+    """Counts of all rounds; arrays uint8, shape (rounds,), outcomes in the frame of Phi+."""
+    unequal = outcomes_a != outcomes_b
+    met = [(settings_a == x) & (settings_b == y) for x, y in PAIRS]
+    return Counts(
+        tuple(int(np.count_nonzero(pair)) for pair in met),
+        tuple(int(np.count_nonzero(pair & unequal)) for pair in met),
+    )
+
+
+def counts_objection(counts: Counts, tests: NDArray[np.bool_], settings_a: Bits) -> str | None:
+    """Why these cannot be the counts of rounds in which Alice had these settings, or None."""
+    if len(counts.rounds) != len(PAIRS) or len(counts.unequal) != len(PAIRS):
+        return "counts_length"
+    pairs = zip(counts.unequal, counts.rounds, strict=True)
+    if not all(0 <= unequal <= rounds for unequal, rounds in pairs):
+        return "counts_impossible"
+    if not all(counts.rounds):
+        return "counts_missing"
+    by_setting = [int(np.count_nonzero(tests & (settings_a == x))) for x in (0, 1)]
+    said = [counts.rounds[0] + counts.rounds[1], counts.rounds[2] + counts.rounds[3]]
+    if said != by_setting or counts.total != len(tests):
+        return "counts_of_other_rounds"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """One calibration of a link, and when it ended (ns of the nodes' clock)."""
+
+    session: SessionId
+    at_ns: int
+    counts: Counts
+
+    def fields(self) -> Fields:
+        """For answers, logs and people."""
+        c = self.counts
+        return {
+            "session": self.session,
+            "at_ns": self.at_ns,
+            "rounds": c.total,
+            "s": c.s,
+            "s_error": c.s_error,
+            "qber": c.qber,
+            "qber_error": c.qber_error,
+        }
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @staticmethod
+    def decode(payload: bytes) -> "Calibration":
+        content = json.loads(payload)
+        counts = {name: tuple(numbers) for name, numbers in content["counts"].items()}
+        return Calibration(SessionId(content["session"]), content["at_ns"], Counts(**counts))
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A figure that is off by more than `DRIFT_ERRORS`; `since` names what it is compared with."""
+
+    figure: str
+    since: str
+    before: float
+    now: float
+    standard_errors: float
+
+    @property
+    def what_to_do(self) -> str:
+        if self.since == "design":
+            option = "s_design" if self.figure == "s" else "qber_design"
+            return (
+                f"align the link, or plan with what it gives: diqkd.{option}, or"
+                ' diqkd.plan_from = "calibration"'
+            )
+        return "look at the link before the next session; calibrate again if it was changed"
+
+    def fields(self) -> Fields:
+        return asdict(self) | {"what_to_do": self.what_to_do}
+
+
+def drift(
+    now: Counts, before: Counts | None, s_design: float, qber_design: float
+) -> tuple[Drift, ...]:
+    """Where the link is worse than its design, or other than at the last calibration."""
+    found = [
+        Drift("s", "design", s_design, now.s, (now.s - s_design) / now.s_error),
+        Drift("qber", "design", qber_design, now.qber, (now.qber - qber_design) / now.qber_error),
+    ]
+    worse = [found[0].standard_errors < -DRIFT_ERRORS, found[1].standard_errors > DRIFT_ERRORS]
+    drifted = [one for one, off in zip(found, worse, strict=True) if off]
+    if before is not None:
+        s_error = math.hypot(now.s_error, before.s_error)
+        qber_error = math.hypot(now.qber_error, before.qber_error)
+        last = "last calibration"
+        changed = (
+            Drift("s", last, before.s, now.s, (now.s - before.s) / s_error),
+            Drift("qber", last, before.qber, now.qber, (now.qber - before.qber) / qber_error),
+        )
+        drifted += [one for one in changed if abs(one.standard_errors) > DRIFT_ERRORS]
+    return tuple(drifted)
+
+
+class Calibrations:
+    """The history of every link of one node; facts `calibration/<link>/<number>`."""
+
+    def __init__(self, facts: Mapping[str, bytes]) -> None:
+        self._of: dict[LinkName, dict[int, Calibration]] = {}
+        self._published: dict[LinkName, int] = {}
+        for name in sorted(facts):
+            if name.startswith(PREFIX):
+                link, _, number = name.removeprefix(PREFIX).rpartition("/")
+                kept = self._of.setdefault(LinkName(link), {})
+                kept[int(number)] = Calibration.decode(facts[name])
+            elif name.startswith(PUBLISHED):
+                link = name.removeprefix(PUBLISHED)
+                self._published[LinkName(link)] = int.from_bytes(facts[name], "big")
+
+    def of(self, link: LinkName) -> list[Calibration]:
+        """Oldest first."""
+        return list(self._of.get(link, {}).values())
+
+    def last(self, link: LinkName) -> Calibration | None:
+        return next(reversed(self._of.get(link, {}).values()), None)
+
+    def of_session(self, session: SessionId) -> Calibration | None:
+        every = (one for kept in self._of.values() for one in kept.values())
+        return next((one for one in every if one.session == session), None)
+
+    def add(self, link: LinkName, calibration: Calibration) -> tuple[Fact, tuple[str, ...]]:
+        """Remember one: the fact to put, and the names of facts to forget."""
+        kept = self._of.setdefault(link, {})
+        number = 1 + max(kept, default=0)
+        kept[number] = calibration
+        old = [one for one in kept if one <= number - HISTORY_MAX]
+        for one in old:
+            del kept[one]
+        fact = Fact(_name(link, number), calibration.encode())
+        return fact, tuple(_name(link, one) for one in old)
+
+    def published_bits(self, link: LinkName) -> int:
+        """Outcomes of this link's devices that calibrations have published, a bit each, since the
+        link is known here.  By so much, at most, a device with memory can have told of keys that
+        were made before (one bit a published bit)."""
+        return self._published.get(link, 0)
+
+    def publish(self, link: LinkName, rounds: int) -> Fact:
+        """So many outcomes are published, or are about to be: the fact that counts them."""
+        total = self.published_bits(link) + rounds
+        self._published[link] = total
+        return Fact(f"{PUBLISHED}{link}", total.to_bytes(8, "big"))
+
+    def document(self) -> dict[str, list[Fields]]:
+        """By link, oldest first; for people."""
+        return {link: [one.fields() for one in self.of(link)] for link in sorted(self._of)}
+
+
+def _name(link: LinkName, number: int) -> str:
+    """Digits enough that no name begins with another."""
+    return f"{PREFIX}{link}/{number:012d}"
