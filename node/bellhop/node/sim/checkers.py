@@ -41,7 +41,7 @@ from bellhop.stack.core import (
 from bellhop.stack.core import Answer as Answered
 from bellhop.stack.diqkd.parameters import decode_parameters
 from bellhop.stack.diqkd.stages import CODE_DIGEST_BYTES, COUNT_BYTES
-from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES
+from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, VERIFICATION_TAG_BITS
 from bellhop.stack.ids import KeyId, SessionId
 from bellhop.stack.messages import (
     Abort,
@@ -210,8 +210,7 @@ class Invariants:
         p = decode_parameters(split(own.facts[f"session/{m.session}/parameters"], 3)[0])
         said_bits = {
             Stage.SYNDROME: 8 * (-(-p.code.syndrome_bits // 8) + CODE_DIGEST_BYTES),
-            Stage.VERIFICATION: p.leak_bits - p.code.syndrome_bits - p.count_bits
-            + 8 * VERIFICATION_KEY_BYTES,
+            Stage.VERIFICATION: VERIFICATION_TAG_BITS + 8 * (VERIFICATION_KEY_BYTES + 1),
             Stage.DECISION: 2 * 8 * COUNT_BYTES,
         }.get(m.stage)  # fmt: skip
         paid = said_bits is None or 8 * len(m.body) == said_bits

@@ -18,8 +18,8 @@ from bellhop.node.sim.faults import NO_FAULTS, Faults, kinds, swarm_faults
 from bellhop.node.sim.scenario import Scenario
 from bellhop.node.sim.world import World
 from bellhop.stack.core import AbortSession, RunSession
+from bellhop.stack.diqkd.agreement import objections
 from bellhop.stack.diqkd.jobs import Plan
-from bellhop.stack.diqkd.parameters import objections
 from bellhop.stack.ids import AskNumber, SessionId
 
 SECOND_NS = 1_000_000_000

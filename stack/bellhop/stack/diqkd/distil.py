@@ -36,8 +36,8 @@ from bellhop.stack.diqkd.jobs import (
     Encode,
     Encoded,
     Prepare,
-    decoder_priors,
 )
+from bellhop.stack.diqkd.parameters import decoder_priors
 from bellhop.stack.diqkd.pool import TAG_WRONG, Pool
 from bellhop.stack.diqkd.receipt import receipt
 from bellhop.stack.diqkd.record import Bits, Record
@@ -202,7 +202,8 @@ class Distilling:
         if not self.peer_decoded:
             return []
         key = self._rng.child("verification").draw(VERIFICATION_KEY_BYTES)
-        return key + verification_tag(key, pack(self._alice_bits()))
+        tag = verification_tag(key, pack(self._alice_bits()))
+        return stages.verification_body(0, key, tag)
 
     def _decode(self) -> list[Action]:
         if self._results.get("decode") is not None:
@@ -218,18 +219,18 @@ class Distilling:
         if corrected is None:
             return self._decode()
         assert isinstance(corrected, Corrected)
-        body = self._record.heard[Stage.VERIFICATION].body
-        key, tag = body[:VERIFICATION_KEY_BYTES], body[VERIFICATION_KEY_BYTES:]
+        _, key, tag = stages.read_verification(self._record.heard[Stage.VERIFICATION].body)
         counts = score(corrected.bits, self._guess(), self._record.tests)
         if not strings_agree(key, pack(corrected.bits), tag):
             self.failure = "verification failed: the corrected strings differ"
-        elif counts.losses > self._record.parameters.losses_max:
+        elif stages.key_bits(self._record, counts) < self._record.parameters.key_bits_min:
             self.failure = "Bell test below the threshold"
         return stages.decision_body(counts) if self.failure is None else []
 
     def _seed(self) -> bytes:
-        p = self._record.parameters
-        bits = seed_bits_needed(p.rounds, stages.key_bits_whole(p))
+        counts = self.counts()
+        assert counts is not None, "he has said his decision"
+        bits = seed_bits_needed(counts.rounds, stages.key_bits_whole(self._record, counts))
         seed = bytearray(self._rng.child("amplification").draw(-(-bits // 8)))
         if bits % 8:
             seed[-1] &= (1 << bits % 8) - 1
@@ -248,8 +249,10 @@ class Distilling:
         else:
             assert record.corrected is not None, "he has said his decision"
             bits, heard = record.corrected, record.heard
+        counts = self.counts()
+        assert counts is not None, "he has said his decision"
         seed = heard[Stage.AMPLIFICATION].body
-        return self._once(Amplify(bits, seed, stages.key_bits_whole(record.parameters)))
+        return self._once(Amplify(bits, seed, stages.key_bits_whole(record, counts)))
 
     def _store(self, now_ns: int, key: bytes) -> list[Action]:
         record, p = self._record, self._record.parameters

@@ -6,28 +6,40 @@ What they import (compiled kernels, transforms) is loaded where they run, never 
 import functools
 import math
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bellhop.hal.operations import LinkName, NodeName
 from bellhop.stack.codec import pack, unpack
-from bellhop.stack.diqkd.bounds.chsh import threshold_probability, winning_probability
+from bellhop.stack.diqkd.bounds.chsh import threshold_probability
+from bellhop.stack.diqkd.bounds.design import EAT, CertifiedDesign
 from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem
-from bellhop.stack.diqkd.code import Code, CodeDesign, build_code
+from bellhop.stack.diqkd.code import (
+    Code,
+    CodeDesign,
+    build_code,
+    design_code,
+    expected_leak_bits,
+)
 from bellhop.stack.diqkd.parameters import (
-    BOUND,
+    KEY,
+    KEY_BITS_MIN,
     PROTOCOL,
+    Classes,
+    EatDesign,
     Parameters,
     SessionPolicy,
-    code_of,
-    key_length_of,
+    classes_of,
+    expected_key_bits,
     problem_of,
 )
 from bellhop.stack.ids import SessionId
 
 Bits = NDArray[np.uint8]
+
+STEPS_MARGIN = 1.02
+"""By the theorem of fixed length a session pays for so much more syndrome than is expected."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -72,6 +84,7 @@ class Plan:
     rounds: int
     seed: int
     policy: SessionPolicy
+    even_at_a_loss: bool = False
 
     @property
     def name(self) -> str:
@@ -79,18 +92,31 @@ class Plan:
 
     def run(self) -> Parameters | str:
         """The parameters, or why there are none."""
+        try:
+            return self._by_eat()
+        except ValueError as error:
+            return str(error)
+
+    def _by_eat(self) -> Parameters:
+        """Threshold and key length are fixed now, with the choice that is best for them."""
         policy = self.policy
         gamma = policy.test_probability
         threshold = threshold_probability(self.rounds, gamma, policy.s_design, policy.deviations)
-        try:
-            code = code_of(self.rounds, gamma, policy.s_design, policy.qber_design, self.seed)
-            # The leak is the parameters' own sum; the choice that is best for it comes after.
-            guess = problem_of(self.rounds, gamma, threshold, code.syndrome_bits, policy.epsilon)
-            choice = _choice(guess)
-        except ValueError as error:
-            return str(error)
-        draft = Parameters(
+        classes = classes_of(gamma, policy.s_design, policy.qber_design)
+        code = design_code(self.rounds, classes, self.seed)
+        # The leak is the parameters' own sum; the choice that is best for it comes after.
+        guess = problem_of(self.rounds, gamma, threshold, code.syndrome_bits, policy.epsilon)
+        design = EatDesign(float(gamma), policy.deviations, threshold, _choice(guess), 0)
+        draft = self._draft(EAT, design, code, _steps_paid(code, self.rounds, classes))
+        return replace(draft, design=replace(design, key_bits=expected_key_bits(draft)))
+
+    def _draft(
+        self, bound: str, design: EatDesign | CertifiedDesign, code: CodeDesign, steps: int
+    ) -> Parameters:
+        policy = self.policy
+        return Parameters(
             protocol=PROTOCOL,
+            purpose=KEY,
             session=self.session,
             link=self.link,
             alice=self.alice,
@@ -99,22 +125,22 @@ class Plan:
             rounds=self.rounds,
             block_rounds=policy.block_rounds,
             window=policy.window,
-            test_probability=str(Fraction(gamma)),
             s_design=policy.s_design,
             qber_design=policy.qber_design,
-            deviations=policy.deviations,
-            threshold=threshold,
             epsilon=policy.epsilon,
-            bound=BOUND,
-            choice=choice,
+            bound=bound,
+            design=design,
             code=code,
-            key_bits=0,
+            steps_max=steps,
+            key_bits_min=KEY_BITS_MIN + policy.net_bits_min,
+            even_at_a_loss=self.even_at_a_loss,
         )
-        return _with_length(draft)
 
 
-def _with_length(draft: Parameters) -> Parameters:
-    return replace(draft, key_bits=key_length_of(draft).key_bits)
+def _steps_paid(code: CodeDesign, rounds: int, classes: Classes) -> int:
+    """Steps of extra syndrome that a key of fixed length pays for whether it needs them or not."""
+    enough = STEPS_MARGIN * expected_leak_bits(rounds, classes)
+    return next((k for k in range(code.steps_max) if code.leak_bits(k) >= enough), code.steps_max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +239,3 @@ class Amplify:
 @dataclass(frozen=True, slots=True)
 class Amplified:
     key: bytes = field(repr=False)
-
-
-def decoder_priors(parameters: Parameters) -> tuple[float, float]:
-    """Error probabilities the decoder assumes: those of the design."""
-    return parameters.qber_design, 1 - winning_probability(parameters.s_design)

@@ -1,46 +1,56 @@
-"""What is fixed before the first round of a session, and what makes a node agree to it."""
+"""What is fixed before the first round of a session, and the sums that follow from it."""
 
 import json
 import math
-import re
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 
-from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName, RequestId
+from bellhop.hal.operations import LinkName, NodeName, RequestId
 from bellhop.stack.diqkd.authenticate import forgery_probability
-from bellhop.stack.diqkd.bounds.chsh import losses_max, threshold_probability, winning_probability
-from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem, KeyLength, evaluate, objection
-from bellhop.stack.diqkd.code import CodeDesign, design_code
+from bellhop.stack.diqkd.bounds.chsh import losses_max, winning_probability
+from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, CertifiedDesign
+from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem
+from bellhop.stack.diqkd.bounds.library import Bound, EatBound, FilteredBound, RenyiBound, Shown
+from bellhop.stack.diqkd.code import CodeDesign
 from bellhop.stack.diqkd.pool import FORGERIES_MAX
 from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS, undetected_error_probability
 from bellhop.stack.ids import SessionId
 from bellhop.stack.keys.ledger import BLOCK_BYTES_MIN, SLOT_BYTES
 from bellhop.stack.messages import Stage
+from bellhop.stack.strict import read_exact
 
-PROTOCOL = "bellhop-diqkd/1"
-BOUND = "eat-2109.14600/two-universal"
+PROTOCOL = "bellhop-diqkd/2"
+KEY = "key"
+CALIBRATION = "calibration"
+
 ROUNDS_MAX = 4_000_000
 TEST_SCALE = 1 << 16
-"""Test probabilities are multiples of one over this: drawn exactly from whole words."""
+"""Test and flip probabilities are multiples of one over this: drawn exactly from whole words."""
 
 PARAMETERS_BYTES_MAX = 16_384
 
-QBER_MIN = 1e-6
-"""No design promises fewer errors; far below, the arithmetic of its code would overflow."""
-
 KEY_BITS_MIN = 8 * (BLOCK_BYTES_MIN + SLOT_BYTES)
-"""A session whose key would not pay for its tags, its id key and one key is not begun."""
+"""A shorter key would not pay for its session's tags, its id key and one key."""
+
+
+Classes = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class SessionPolicy:
-    """What a node proposes, and the least it agrees to."""
+    """What a node proposes, and the least it agrees to.
 
+    `test_probability` and `deviations` are for the theorem of fixed length alone.
+    """
+
+    bound: str = EAT
     test_probability: Fraction = Fraction(13, 256)
     s_design: float = 2.64
     qber_design: float = 0.018
     deviations: float = 3.0
     epsilon: float = 1e-10
+    net_bits_min: int = 0
+    allow_unrefereed: bool = False
     block_rounds: int = 4_096
     window: int = 3
     retry_ns: int = 2_000_000_000
@@ -48,10 +58,31 @@ class SessionPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class EatDesign:
+    """What the theorem of fixed length fixes: a run that loses more has no key, else this one."""
+
+    test_probability: float
+    deviations: float
+    threshold: float
+    choice: EatChoice
+    key_bits: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.test_probability < 1.0:
+            raise ValueError("test_probability is above 0 and below 1")
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
-    """A session's design, the same at both ends; its canonical bytes are in the transcript."""
+    """A session's design, the same at both ends; its canonical bytes are in the transcript.
+
+    `bound` names the theorem, `design` is what belongs to it.  `steps_max`: the
+    steps of extra syndrome that may be asked for.  `key_bits_min`: the least key with which the
+    session ends.  `even_at_a_loss`: it was started though less than that is expected.
+    """
 
     protocol: str
+    purpose: str
     session: SessionId
     link: LinkName
     alice: NodeName
@@ -60,38 +91,69 @@ class Parameters:
     rounds: int
     block_rounds: int
     window: int
-    test_probability: str
     s_design: float
     qber_design: float
-    deviations: float
-    threshold: float
     epsilon: float
     bound: str
-    choice: EatChoice
+    design: EatDesign | CertifiedDesign
     code: CodeDesign
-    key_bits: int
+    steps_max: int
+    key_bits_min: int
+    even_at_a_loss: bool
+
+    def __post_init__(self) -> None:
+        design = self.design
+        of = design.bound if isinstance(design, CertifiedDesign) else EAT
+        if of != self.bound:
+            raise ValueError(f"the design is for {of}, not for {self.bound}")
 
     @property
     def gamma(self) -> Fraction:
-        return Fraction(self.test_probability)
+        """The test probability, exactly."""
+        design = self.design
+        of_a_round = design.design if isinstance(design, CertifiedDesign) else design
+        return Fraction(of_a_round.test_probability)
+
+    @property
+    def flip_probability(self) -> Fraction:
+        """With which Alice flips a key bit before it is used, exactly."""
+        design = self.design
+        if isinstance(design, EatDesign):
+            return Fraction(0)
+        return Fraction(design.design.flip_probability)
+
+    @property
+    def error_rate(self) -> float:
+        """Expected share of unequal key bits, once Alice has flipped hers."""
+        p, q = float(self.flip_probability), self.qber_design
+        return p + q - 2 * p * q
 
     @property
     def request(self) -> RequestId:
         return RequestId(self.session)
 
     @property
-    def losses_max(self) -> int:
-        return losses_max(self.rounds, self.gamma, self.threshold)
+    def losses_max(self) -> int | None:
+        """Most lost tests with which the run is accepted, if that was fixed beforehand."""
+        design = self.design
+        if isinstance(design, CertifiedDesign):
+            return None
+        return losses_max(self.rounds, self.gamma, design.threshold)
 
     @property
     def count_bits(self) -> int:
         """What publishing the exact counts of losses and errors costs: log2 of their ranges."""
         return 2 * math.ceil(math.log2(self.rounds + 1))
 
+    def leak_bits(self, steps: int) -> int:
+        """All that is said about Alice's string: syndrome with these extra steps, the requests for
+        them (for each possible one a bit), verification tag, exact counts."""
+        syndrome = self.code.leak_bits(steps) + self.steps_max
+        return syndrome + VERIFICATION_TAG_BITS + self.count_bits
+
     @property
-    def leak_bits(self) -> int:
-        """All that is said about Alice's string: syndrome, verification tag, exact counts."""
-        return self.code.syndrome_bits + VERIFICATION_TAG_BITS + self.count_bits
+    def leak_bits_max(self) -> int:
+        return self.leak_bits(self.steps_max)
 
     def encode(self) -> bytes:
         """Canonical JSON: what is proposed, tagged and stored."""
@@ -112,10 +174,50 @@ def hash_error(rounds: int) -> float:
 def problem_of(
     rounds: int, gamma: Fraction, threshold: float, leak_bits: int, epsilon: float
 ) -> EatProblem:
-    """The bound's question in the form our sessions use."""
+    """The question of the theorem of fixed length in the form our sessions use."""
     return EatProblem(
         rounds, gamma, threshold, leak_bits, epsilon, "two-universal", hash_error(rounds)
     )
+
+
+def bound_of(parameters: Parameters) -> Bound:
+    """The theorem with all that it needs to know before the first round.
+
+    ValueError if it does not allow these parameters.
+    """
+    p, design = parameters, parameters.design
+    if isinstance(design, EatDesign):
+        problem = problem_of(p.rounds, p.gamma, design.threshold, p.leak_bits_max, p.epsilon)
+        return EatBound(problem, design.choice)
+    kind = FilteredBound if p.bound == FILTERED else RenyiBound
+    return kind(design, p.epsilon - hash_error(p.rounds))
+
+
+def key_bits_of(parameters: Parameters, tests: int, losses: int, steps: int) -> int:
+    """The key's length by what the run has shown; both ends find the same.  0 or less: none."""
+    shown = Shown(parameters.rounds, tests, losses, parameters.leak_bits(steps))
+    return bound_of(parameters).key_bits(shown)
+
+
+def expected_key_bits(parameters: Parameters) -> int:
+    """The key that a run as good as the design's figures ends in."""
+    p = parameters
+    tests = round(p.rounds * p.gamma)
+    losses = round(p.rounds * float(p.gamma) * (1 - winning_probability(p.s_design)))
+    if p.losses_max is not None:
+        losses = min(losses, p.losses_max)
+    return key_bits_of(p, tests, losses, steps=p.steps_max)
+
+
+def classes_of(gamma: Fraction, s: float, error_rate: float) -> Classes:
+    """Share and error rate of generation and of test rounds, for the code of both in one block."""
+    test = float(gamma)
+    return (1 - test, error_rate), (test, 1 - winning_probability(s))
+
+
+def decoder_priors(parameters: Parameters) -> tuple[float, float]:
+    """Error probabilities the decoder assumes: those of the design, in key and in test rounds."""
+    return parameters.error_rate, 1 - winning_probability(parameters.s_design)
 
 
 def decode_parameters(encoded: bytes) -> Parameters:
@@ -123,121 +225,9 @@ def decode_parameters(encoded: bytes) -> Parameters:
     if len(encoded) > PARAMETERS_BYTES_MAX:
         raise ValueError("the proposal is too long")
     try:
-        content = json.loads(encoded)
-        choice = EatChoice(**{k: _number(v) for k, v in content.pop("choice").items()})
-        code = content.pop("code")
-        degrees = tuple((_count(d), _count(n)) for d, n in code.pop("degrees"))
-        design = CodeDesign(degrees=degrees, **code)
-        parameters = Parameters(choice=choice, code=design, **content)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        parameters = read_exact(Parameters, json.loads(encoded))
+    except (ValueError, RecursionError):
         raise ValueError("the proposal is not understood") from None
-    if wrong := _wrong_types(parameters):
-        raise ValueError(f"{wrong} of the proposal is of another type")
     if parameters.encode() != encoded:
         raise ValueError("the proposal is not canonical")
     return parameters
-
-
-_FRACTION = re.compile(r"[1-9][0-9]{0,4}/[1-9][0-9]{0,4}")
-_INTEGERS = ("rounds", "block_rounds", "window", "key_bits")
-_NUMBERS = ("s_design", "qber_design", "deviations", "threshold", "epsilon")
-_TEXTS = ("protocol", "session", "link", "alice", "bob", "pool", "test_probability", "bound")
-
-
-def _wrong_types(parameters: Parameters) -> str | None:
-    """The first field that is not what it should be; JSON knows no types of ours."""
-    for names, kind in ((_INTEGERS, int), (_NUMBERS, float), (_TEXTS, str)):
-        for name in names:
-            value = getattr(parameters, name)
-            if type(value) is not kind or (isinstance(value, str) and len(value) > 256):
-                return name
-            if isinstance(value, float) and not math.isfinite(value):
-                return name
-    if _FRACTION.fullmatch(parameters.test_probability) is None:
-        return "test_probability"  # never parsed: a power of ten could take all memory
-    code = parameters.code
-    counts = (code.rounds, code.syndrome_bits, code.seed, code.lifting)
-    if any(type(count) is not int for count in counts) or type(code.table) is not str:
-        return "code"
-    return None
-
-
-def _number(value: object) -> float:
-    if type(value) is not float or not math.isfinite(value):
-        raise ValueError("not a number")
-    return value
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 32:
-        raise ValueError("not a count")
-    return value
-
-
-def objections(parameters: Parameters, policy: SessionPolicy) -> str | None:
-    """Why a node with this policy does not agree, or None.  Costs a few milliseconds.
-
-    Everything security rests on is computed here again: nothing of it is believed.
-    """
-    p = parameters
-    gamma = p.gamma
-    checks = (
-        (p.protocol == PROTOCOL, f"only {PROTOCOL} is spoken here"),
-        (p.bound == BOUND, f"only the bound {BOUND} is used here"),
-        (0 < p.rounds <= ROUNDS_MAX, f"a session has at most {ROUNDS_MAX} rounds"),
-        (0 < p.block_rounds <= BLOCK_ROUNDS_MAX, f"a block has at most {BLOCK_ROUNDS_MAX} rounds"),
-        (0 < p.window <= 16, "the window is 1 to 16 blocks"),
-        (p.rounds <= 4096 * p.block_rounds, "a session has at most 4096 blocks"),
-        (0 < gamma < 1 and TEST_SCALE % gamma.denominator == 0, "gamma is no multiple of 2**-16"),
-        (str(gamma) == p.test_probability, "gamma is not in lowest terms"),
-        (2 < p.s_design <= 2.8284272, "S of the design lies outside (2, 2.83)"),
-        (1 <= p.deviations <= 10, "the margin of the threshold lies outside 1 to 10 deviations"),
-        (0 < p.epsilon <= policy.epsilon, f"epsilon is above {policy.epsilon:g}, the most here"),
-        (
-            QBER_MIN <= p.qber_design < 0.5,
-            f"the design's error rate lies outside [{QBER_MIN}, 0.5)",
-        ),
-        (0 <= p.code.seed < 1 << 32, "the code's seed is no 32-bit number"),
-    )
-    for holds, why in checks:
-        if not holds:
-            return why
-    try:
-        code = code_of(p.rounds, gamma, p.s_design, p.qber_design, p.code.seed)
-    except ValueError as error:
-        return str(error)
-    if p.code != code:
-        return "the code does not follow from the design"
-    if p.code.syndrome_bits >= p.rounds:
-        return "the syndrome is no shorter than the string: take more rounds"
-    if p.threshold != threshold_probability(p.rounds, gamma, p.s_design, p.deviations):
-        return "the threshold does not follow from the design"
-    return _length_objection(p)
-
-
-def code_of(rounds: int, gamma: Fraction, s: float, qber: float, seed: int) -> CodeDesign:
-    """The code of a design: generation and test rounds in one block, each with its error rate."""
-    test = float(gamma)
-    classes = ((1 - test, qber), (test, 1 - winning_probability(s)))
-    return design_code(rounds, classes, seed)
-
-
-def _length_objection(p: Parameters) -> str | None:
-    try:
-        problem = problem_of(p.rounds, p.gamma, p.threshold, p.leak_bits, p.epsilon)
-    except ValueError as error:
-        return str(error)
-    if why := objection(problem, p.choice):
-        return why
-    if p.key_bits != key_length_of(p).key_bits:
-        return "the key length does not follow from the bound"
-    if p.key_bits < KEY_BITS_MIN:
-        return "no key can come of this: take more rounds, or a better link"
-    return None
-
-
-def key_length_of(parameters: Parameters) -> KeyLength:
-    """The bound at a session's own choice; both ends find the same."""
-    p = parameters
-    problem = problem_of(p.rounds, p.gamma, p.threshold, p.leak_bits, p.epsilon)
-    return evaluate(problem, p.choice)

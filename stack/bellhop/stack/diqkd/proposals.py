@@ -20,13 +20,13 @@ from bellhop.stack.core import (
     RunSession,
     Tell,
 )
+from bellhop.stack.diqkd.agreement import objections
 from bellhop.stack.diqkd.desk import HELD_MAX, Desk
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.diqkd.parameters import (
     ROUNDS_MAX,
     Parameters,
     decode_parameters,
-    objections,
 )
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.ids import AskNumber, JobNumber, SessionId

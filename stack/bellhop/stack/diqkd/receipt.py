@@ -4,10 +4,10 @@ import json
 from dataclasses import asdict
 
 from bellhop.hal.operations import Port
-from bellhop.stack.diqkd.parameters import Parameters, hash_error, key_length_of
+from bellhop.stack.diqkd.parameters import bound_of, hash_error
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.rounds import Score
-from bellhop.stack.diqkd.stages import key_bits_whole, transcript_hash
+from bellhop.stack.diqkd.stages import steps_given, transcript_hash
 from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS
 from bellhop.stack.keys.ledger import CutBlock
 
@@ -29,7 +29,8 @@ def receipt(
     """JSON text kept beside the keys; alike at both ends but for `node`, `peer`, `stored_ns` and
     `own_randomness`, which says where this end's settings and seeds were drawn from."""
     p = record.parameters
-    length = key_length_of(p)
+    bound = bound_of(p)
+    steps = steps_given(record)
     content = {
         "receipt": p.session,
         "protocol": p.protocol,
@@ -51,34 +52,31 @@ def receipt(
         "errors": score.errors,
         "s": score.s,
         "qber": score.qber,
-        "design": {
-            "test_probability": p.test_probability,
-            "s": p.s_design,
-            "qber": p.qber_design,
-            "threshold": p.threshold,
-            "losses_max": p.losses_max,
-        },
-        "leak_bits": p.leak_bits,
+        "s_design": p.s_design,
+        "qber_design": p.qber_design,
+        "design": asdict(p.design),
+        "losses_max": p.losses_max,
+        "leak_bits": p.leak_bits(steps),
         "leak": {
-            "syndrome": p.code.syndrome_bits,
+            "syndrome": p.code.leak_bits(steps),
+            "requests": p.steps_max,
             "verification": VERIFICATION_TAG_BITS,
             "counts": p.count_bits,
         },
         "bound": p.bound,
-        "theorem": length.theorem,
+        "theorem": bound.theorem,
         "epsilon": p.epsilon,
-        "epsilon_parts": {**asdict(length.errors), "tags_and_verification": hash_error(p.rounds)},
-        "choice": asdict(p.choice),
-        "assumptions": list(length.assumptions),
+        "epsilon_parts": {**asdict(bound.errors), "tags_and_verification": hash_error(p.rounds)},
+        "assumptions": list(bound.assumptions),
         "transcript_hash": transcript_hash(record),
-        **_account(p, block),
+        **_account(block),
     }
     return json.dumps(content, sort_keys=True)
 
 
-def _account(p: Parameters, block: CutBlock) -> dict[str, int]:
+def _account(block: CutBlock) -> dict[str, int]:
     return {
-        "key_bits": key_bits_whole(p),
+        "key_bits": block.gross_bits,
         "gross_bits": block.gross_bits,
         "tag_bits_spent": block.tag_bits_spent,
         "id_key_bits": block.gross_bits - block.tag_bits_spent - block.net_bits,

@@ -271,8 +271,7 @@ class Session:
             "session": self.record.session,
             "peer": self.record.peer,
             "rounds": p.rounds,
-            "threshold": p.threshold,
-            "leak_bits": p.leak_bits,
+            "leak_bits": p.leak_bits(0),
             "epsilon": p.epsilon,
             "bound": p.bound,
         }

@@ -7,7 +7,7 @@
     inputs_a       | Alice  |                                         | her settings in tests
     inputs_b       | Bob    |                                         | his settings in tests
     syndrome       | Alice  |                                         | hash of the code, syndrome
-    verification   | Alice  |                                         | hash key and tag
+    verification   | Alice  | extra syndrome                          | its steps, hash key and tag
     decision       | Bob    |                                         | losses and errors
     amplification  | Alice  |                                         | seed of the Toeplitz hash
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bellhop.stack.codec import Malformed, join, pack, unpack
 from bellhop.stack.diqkd.amplify import seed_bits_needed
-from bellhop.stack.diqkd.parameters import Parameters
+from bellhop.stack.diqkd.parameters import key_bits_of
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.rounds import Score
 from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, VERIFICATION_TAG_BYTES
@@ -51,9 +51,35 @@ CODE_DIGEST_BYTES = 32
 COUNT_BYTES = 8
 
 
-def key_bits_whole(parameters: Parameters) -> int:
+def steps_given(record: Record) -> int:
+    """Steps of extra syndrome, as the verification says; 0 before it."""
+    both = {**record.said, **record.heard}
+    if Stage.VERIFICATION not in both:
+        return 0
+    return read_verification(both[Stage.VERIFICATION].body)[0]
+
+
+def verification_body(steps: int, key: bytes, tag: bytes) -> bytes:
+    """How much extra syndrome there was, and the hash of Alice's string under a fresh key."""
+    return bytes([steps]) + key + tag
+
+
+def read_verification(body: bytes) -> tuple[int, bytes, bytes]:
+    """Steps, key and tag."""
+    cut = 1 + VERIFICATION_KEY_BYTES
+    return body[0], body[1:cut], body[cut:]
+
+
+def key_bits(record: Record, counts: Score) -> int:
+    """The key's length by what the run has shown, the same at both ends; 0 or less: none."""
+    steps = steps_given(record)
+    return key_bits_of(record.parameters, counts.tests, counts.losses, steps)
+
+
+def key_bits_whole(record: Record, counts: Score) -> int:
     """The key is cut to whole bytes."""
-    return parameters.key_bits - parameters.key_bits % 8
+    bits = key_bits(record, counts)
+    return bits - bits % 8
 
 
 def tagged_bytes(record: Record, stage: Stage, body: bytes) -> bytes:
@@ -110,9 +136,9 @@ def objection(record: Record, message: Tagged) -> str | None:
         Stage.INPUTS_A: -(-int(np.count_nonzero(record.tests)) // 8),
         Stage.INPUTS_B: -(-int(np.count_nonzero(record.tests)) // 8),
         Stage.SYNDROME: CODE_DIGEST_BYTES + -(-p.code.syndrome_bits // 8),
-        Stage.VERIFICATION: VERIFICATION_KEY_BYTES + VERIFICATION_TAG_BYTES,
+        Stage.VERIFICATION: 1 + VERIFICATION_KEY_BYTES + VERIFICATION_TAG_BYTES,
         Stage.DECISION: 2 * COUNT_BYTES,
-        Stage.AMPLIFICATION: -(-seed_bits_needed(p.rounds, key_bits_whole(p)) // 8),
+        Stage.AMPLIFICATION: -(-_seed_bits(record) // 8),
     }
     if len(body) != sizes[message.stage]:
         return f"{message.stage.value} has {len(body)} bytes, not {sizes[message.stage]}"
@@ -123,14 +149,27 @@ def objection(record: Record, message: Tagged) -> str | None:
             case Stage.SYNDROME:
                 unpack(body[CODE_DIGEST_BYTES:], p.code.syndrome_bits)
             case Stage.AMPLIFICATION:
-                unpack(body, seed_bits_needed(p.rounds, key_bits_whole(p)))
+                unpack(body, _seed_bits(record))
             case Stage.DECISION:
-                score = read_decision(record, body)
-                losses_max = min(p.losses_max, score.tests)
-                if score.losses > losses_max or score.errors > score.rounds - score.tests:
-                    return "the counts of the decision cannot be accepted"
+                return _decision_objection(record, read_decision(record, body))
             case _:
                 pass
     except Malformed as error:
         return str(error)
     return None
+
+
+def _decision_objection(record: Record, counts: Score) -> str | None:
+    possible = counts.losses <= counts.tests and counts.errors <= counts.rounds - counts.tests
+    if not possible or key_bits(record, counts) < record.parameters.key_bits_min:
+        return "the counts of the decision cannot be accepted"
+    return None
+
+
+def _seed_bits(record: Record) -> int:
+    """Bits of the Toeplitz seed; 0 as long as Bob has not said the counts."""
+    both = {**record.said, **record.heard}
+    if Stage.DECISION not in both:
+        return 0
+    counts = read_decision(record, both[Stage.DECISION].body)
+    return seed_bits_needed(counts.rounds, key_bits_whole(record, counts))
