@@ -7,9 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from bellhop.stack.diqkd.bounds.chsh import entropy_rate, threshold_probability
-from bellhop.stack.diqkd.bounds.design import Design
+from bellhop.stack.diqkd.bounds.design import RENYI, Design
 from bellhop.stack.diqkd.bounds.entropy import key_length
-from bellhop.stack.diqkd.bounds.renyi import Run, expected_run, kappa, key_bits
+from bellhop.stack.diqkd.bounds.expected import expected_shown, uncertified
+from bellhop.stack.diqkd.bounds.library import Shown
+from bellhop.stack.diqkd.bounds.renyi import kappa
 
 Matrix = NDArray[np.float64]
 FIRST = Design(1.0007, 0.10, 17.0, -78.0)
@@ -28,36 +30,33 @@ def test_kappa(design: Design, adaptive: float, static: float) -> None:
     assert kappa(design, adaptive=False) == pytest.approx(static, abs=2e-8)
 
 
-def test_a_run_pays_for_all_that_was_said() -> None:
-    run = Run(1_200_000, 99_000, 21_000, leak_bits=300_000, epsilon=1e-10)
-    design = Design(1.001, 0.10, 16.0, -65.0)
-    assert key_bits(design, run) == 264_113
-    said_more = Run(1_200_000, 99_000, 21_000, leak_bits=301_000, epsilon=1e-10)
-    assert key_bits(design, run) - key_bits(design, said_more) == 1_000
+def test_a_known_run() -> None:
+    shown = Shown(1_200_000, 120_000, 21_000, leak_bits=300_000 + 64 + 10)
+    assert uncertified(RENYI, Design(1.001, 0.10, 16.0, -65.0), 1e-10).key_bits(shown) == 264_113
 
 
 def test_kappa_and_the_score_never_exceed_the_asymptotic_entropy() -> None:
     """In the limit of many rounds a round is worth at most what an honest device's is."""
     for s in np.linspace(2.05, 2.82, 12):
-        run = expected_run(FIRST, 10**9, float(s), 0.0, 0.0, 1e-10)
-        entropy = entropy_rate(run.wins / (run.wins + run.losses))
+        shown = expected_shown(FIRST, 10**9, float(s), 0.0, 0.0)
+        entropy = entropy_rate(shown.wins / shown.tests)
         tests = FIRST.test_probability
         # A test round keeps Alice's outcome and the result secret: at most two bits.
         ceiling = (1.0 - tests) * entropy + tests * 2.0
-        assert key_bits(FIRST, run) / run.rounds < ceiling
+        assert uncertified(RENYI, FIRST, 1e-10).key_bits(shown) / shown.rounds < ceiling
 
 
 def test_more_keys_from_the_rubidium_run_than_by_the_older_bound() -> None:
     """1.2 million rounds at S = 2.612 and 3 % errors, at the same margin and the same leak."""
     rounds, s, qber = 1_200_000, 2.612, 0.03
-    run = expected_run(FIRST, rounds, s, qber, 1.10, 1e-10)
-    ours = key_bits(FIRST, run)
+    shown = expected_shown(FIRST, rounds, s, qber, 1.10)
+    ours = uncertified(RENYI, FIRST, 1e-10).key_bits(shown)
     older = max(
         key_length(
             rounds=rounds,
             gamma=gamma,
             threshold=threshold_probability(rounds, gamma, s, deviations=0.0),
-            leak_bits=round(run.leak_bits),
+            leak_bits=round(shown.leak_bits),
             epsilon=1e-10,
             form="two-universal",
         ).key_bits

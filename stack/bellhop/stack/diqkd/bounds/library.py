@@ -236,7 +236,8 @@ class RenyiBound(_DesignedBound):
 class FilteredBound(_DesignedBound):
     """Tighter, and read by no referee.
 
-    l = F + n kappa - leak + 2 - alpha/(alpha-1) log2(1/epsilon), F the sum of the scores.  The test results never enter the entropy, so nothing is paid for them.  See `filtered`.
+    l = F + n kappa - leak + 2 - alpha/(alpha-1) log2(1/epsilon), F the sum of the scores.  The test
+    results never enter the entropy, so nothing is paid for them.  See `filtered` for kappa.
     """
 
     @property
