@@ -3,16 +3,27 @@
 The l x n matrix is T[i, j] = seed[i - j + n - 1], so the seed has n + l - 1 bits: its bit n - 1 is
 the matrix's upper left corner, the first column runs up the seed from there and the first row
 down. With a uniform seed the family is 2-universal: for any two different strings the hashes
-collide with probability 2^-l (Mansour, Nisan, Tiwari, STOC 1990; Krawczyk, CRYPTO '94). It is
-not consumed and may be public, provided it is independent of the string and drawn after all
-quantum rounds.
+collide with probability 2^-l (Mansour, Nisan, Tiwari, STOC 1990; Krawczyk, CRYPTO '94).
 
-The product is a slice of the integer convolution of seed and string, by float64 Fourier
-transforms of pieces of the string, reduced modulo 2. It counts as exact for two reasons checked
-at every call: no value lies further than 0.25 from an integer, and 64 outputs spread over the
-whole result agree, as integers, with direct sums.
+The seed
+  It is drawn after the last quantum round and after the decision to distil, and said only then: the
+  leftover hash theorem takes a seed that is independent of the string and of all that an
+  eavesdropper held when she prepared the states.
+  It may be public. The hash is a strong extractor: the key is close to uniform together with
+  the seed, which is why the seed is neither secret nor consumed.
+  It serves one session. States of a later one can be prepared by somebody who has read it, so it is
+  never used again for another.
+
+Two ways to the same bits
+  `carryless` multiplies words without carries, where the processor can: exact as it stands, and
+  compared with direct sums at some outputs all the same, for compilers and processors err too.
+  Elsewhere the product is a slice of the integer convolution of seed and string, by float64 Fourier
+  transforms of pieces of the string, reduced modulo 2. It counts as exact for two reasons checked
+  at every call: no value lies further than 0.25 from an integer, and 64 outputs spread over the
+  whole result agree, as integers, with direct sums.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -22,12 +33,14 @@ Bits = NDArray[np.uint8]
 
 DEVIATION_MAX: Final = 0.25
 CHECKED_OUTPUTS: Final = 64
+# Nothing is rounded there, and a direct sum takes as long as thousands of outputs.
+CHECKED_CARRYLESS_OUTPUTS: Final = 8
 # Below this length a transform costs mostly its call.
 _TRANSFORM_LENGTH_MIN: Final = 1 << 14
 
 
 class InexactProduct(AssertionError):
-    """The floating-point product is not the integer product: a defect of ours or of the machine."""
+    """The fast product is not the true one: a defect of ours or of the machine."""
 
 
 def seed_bits_needed(input_bits: int, output_bits: int) -> int:
@@ -40,8 +53,29 @@ def toeplitz_hash(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
     """The product of the seed's Toeplitz matrix (l, n) and the bits (n,), modulo 2: shape (l,).
 
     `bits` and `seed_bits` hold one bit a byte. Raises `InexactProduct`, never a wrong bit that
-    either check could see. Needs scipy, loaded at the first call.
+    a check could see. Loads numba at the first call, and scipy on a processor that has no
+    carry-less multiplication.
     """
+    from bellhop.stack.diqkd.carryless_kernels import width
+
+    by = toeplitz_hash_by_words if width() else toeplitz_hash_by_transforms
+    return by(bits, seed_bits, output_bits)
+
+
+def toeplitz_hash_by_words(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
+    """`toeplitz_hash` by carry-less multiplication; only for a processor that has it."""
+    from bellhop.stack.diqkd.carryless import toeplitz_words
+
+    _check_shapes(bits, seed_bits, output_bits)
+    hashed = toeplitz_words(bits, seed_bits, output_bits)
+    for place, direct in _direct_sums(bits, seed_bits, output_bits, CHECKED_CARRYLESS_OUTPUTS):
+        if direct & 1 != int(hashed[place]):
+            raise InexactProduct("a Toeplitz product differs from its direct sum")
+    return hashed
+
+
+def toeplitz_hash_by_transforms(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
+    """`toeplitz_hash` by Fourier transforms, for every processor. Needs scipy."""
     _check_shapes(bits, seed_bits, output_bits)
     return _checked_parities(bits, seed_bits, _convolve(bits, seed_bits, output_bits))
 
@@ -103,18 +137,27 @@ def _convolve(bits: Bits, seed_bits: Bits, output_bits: int) -> NDArray[np.float
 def _checked_parities(bits: Bits, seed_bits: Bits, product: NDArray[np.float64]) -> Bits:
     """The products modulo 2, known to be integers and, at fixed places, the right ones.
 
-    The places are spread evenly, both ends among them. Integers are compared rather than parities:
-    a broken transform is off by an even number as easily as by an odd one.
+    Integers are compared rather than parities: a broken transform is off by an even number as
+    easily as by an odd one.
     """
     nearest = np.rint(product)
     # Written so that a not-a-number fails as well.
     if not float(np.abs(product - nearest).max()) <= DEVIATION_MAX:
         raise InexactProduct("a Toeplitz product is too far from an integer")
     counts = nearest.astype(np.int64)
-    reversed_bits = np.ascontiguousarray(bits[::-1])
-    places = np.linspace(0, counts.size - 1, min(CHECKED_OUTPUTS, counts.size)).astype(np.int64)
-    for i in places.tolist():
-        direct = np.count_nonzero(seed_bits[i : i + bits.size] & reversed_bits)
-        if direct != int(counts[i]):
+    for place, direct in _direct_sums(bits, seed_bits, counts.size, CHECKED_OUTPUTS):
+        if direct != int(counts[place]):
             raise InexactProduct("a Toeplitz product differs from its direct sum")
     return (counts & 1).astype(np.uint8)
+
+
+def _direct_sums(
+    bits: Bits, seed_bits: Bits, outputs: int, checked_max: int
+) -> Iterator[tuple[int, int]]:
+    """Integer outputs by their definition, at places spread evenly, both ends among them."""
+    backwards = np.packbits(np.ascontiguousarray(bits[::-1]))
+    both = np.zeros(-(-backwards.size // 8), dtype=np.uint64)
+    met = both.view(np.uint8)[: backwards.size]
+    for place in np.linspace(0, outputs - 1, min(checked_max, outputs)).astype(np.int64).tolist():
+        np.bitwise_and(np.packbits(seed_bits[place : place + bits.size]), backwards, out=met)
+        yield place, int(np.bitwise_count(both).sum(dtype=np.int64))
