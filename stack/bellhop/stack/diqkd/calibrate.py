@@ -10,9 +10,9 @@ What a calibration costs, and what it cannot do
   whoever forged one could make a node plan badly, which it will see in the session's result.
   It is not free either.  Alice's device decides what her published outcomes are, and a device with
   memory can put bits of an earlier session's string into them (J. Barrett, R. Colbeck, A. Kent,
-  Phys. Rev. Lett. 110, 010503 (2013)).  So every published outcome is counted, a bit a round, as
-  long as the node remembers the link (`published_bits`): a receipt can say how much earlier keys
-  are exposed to by the reuse of the devices.
+  Phys. Rev. Lett. 110, 010503 (2013)).  So every published outcome counts, a bit a round, into what
+  the link's device has said in public (`device_use`): receipts of later sessions tell of it, and
+  earlier keys that are still in use are exposed to so much more of the devices' reuse.
 """
 
 import json
@@ -30,7 +30,6 @@ from bellhop.stack.ids import SessionId
 from bellhop.stack.messages import CALIBRATION_SETTINGS
 
 PREFIX = "calibration/"
-PUBLISHED = "published/"
 
 HISTORY_MAX = 64
 """Calibrations of a link that are remembered."""
@@ -197,15 +196,11 @@ class Calibrations:
 
     def __init__(self, facts: Mapping[str, bytes]) -> None:
         self._of: dict[LinkName, dict[int, Calibration]] = {}
-        self._published: dict[LinkName, int] = {}
         for name in sorted(facts):
             if name.startswith(PREFIX):
                 link, _, number = name.removeprefix(PREFIX).rpartition("/")
                 kept = self._of.setdefault(LinkName(link), {})
                 kept[int(number)] = Calibration.decode(facts[name])
-            elif name.startswith(PUBLISHED):
-                link = name.removeprefix(PUBLISHED)
-                self._published[LinkName(link)] = int.from_bytes(facts[name], "big")
 
     def of(self, link: LinkName) -> list[Calibration]:
         """Oldest first."""
@@ -229,17 +224,13 @@ class Calibrations:
         fact = Fact(_name(link, number), calibration.encode())
         return fact, tuple(_name(link, one) for one in old)
 
-    def published_bits(self, link: LinkName) -> int:
-        """Outcomes of this link's devices that calibrations have published, a bit each, since the
-        link is known here.  By so much, at most, a device with memory can have told of keys that
-        were made before (one bit a published bit)."""
-        return self._published.get(link, 0)
-
-    def publish(self, link: LinkName, rounds: int) -> Fact:
-        """So many outcomes are published, or are about to be: the fact that counts them."""
-        total = self.published_bits(link) + rounds
-        self._published[link] = total
-        return Fact(f"{PUBLISHED}{link}", total.to_bytes(8, "big"))
+    def drift(self, link: LinkName, s_design: float, qber_design: float) -> tuple[Drift, ...]:
+        """Of the newest calibration, from its design and from the one before."""
+        newest = self.of(link)[-2:]
+        if not newest:
+            return ()
+        before = newest[0].counts if len(newest) > 1 else None
+        return drift(newest[-1].counts, before, s_design, qber_design)
 
     def document(self) -> dict[str, list[Fields]]:
         """By link, oldest first; for people."""
