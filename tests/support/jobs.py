@@ -70,3 +70,19 @@ class Examine:
             os.getppid(),
             " ".join(sys.argv),
         )
+
+
+@dataclass(frozen=True)
+class CompileInto:
+    """A job that loads the kernels and tells where their compiled form is kept."""
+
+    name: str = "compile_into"
+
+    def run(self) -> object:
+        from numba import njit
+
+        @njit("int64(int64)", cache=True)
+        def twice(a: int) -> int:
+            return 2 * a
+
+        return twice(21), twice.stats.cache_path

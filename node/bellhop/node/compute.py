@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from bellhop.node.observe import Fields
 from bellhop.node.process import give_memory_back
@@ -38,7 +38,10 @@ class Workers:
         deliver: Callable[[Computed | ComputeFailed], Awaitable[None]],
         on_crash: Callable[[BaseException], None],
         idle_s: float = IDLE_S,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """`environment`: the workers'; without it they have this process's."""
+        self._environment = environment
         self._memory_limit_bytes = memory_limit_bytes
         self._witness = witness
         self._deliver = deliver
@@ -111,6 +114,7 @@ class Workers:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=PIPE_BUFFER_BYTES,
+            env=self._environment,
         )
         self._processes[process.pid] = process
         return process

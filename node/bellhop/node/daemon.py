@@ -31,6 +31,7 @@ from bellhop.node.assembly import (
 )
 from bellhop.node.chance import OsRng
 from bellhop.node.clock import RealClock
+from bellhop.node.compiled import worker_environment
 from bellhop.node.compute import Workers
 from bellhop.node.config import NodeConfig
 from bellhop.node.config_values import Address
@@ -162,6 +163,7 @@ class Daemon:
             self._witness,
             self._driver.deliver,
             self._crashed,
+            environment=worker_environment(config.node.state_dir),
         )
         closing.push_async_callback(self._workers.close)
         memory = Watched(memory_client(config, identities.node), self._witness.device_fault)
