@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from bellhop.hal import memory_wire
 from bellhop.hal.emulator.clock import Clock
-from bellhop.hal.emulator.ledger import BLOCKS_PER_REQUEST_MAX
 from bellhop.hal.emulator.nature import Nature, links_of
 from bellhop.hal.errors import HardwareError
 from bellhop.hal.operations import (
@@ -25,6 +24,7 @@ from bellhop.hal.operations import (
     RequestId,
 )
 from bellhop.hal.preset import load_preset
+from bellhop.hal.runs import BLOCKS_PER_REQUEST_MAX
 from bellhop.v1 import memory_pb2
 
 ALICE, BOB = NodeName("alice"), NodeName("bob")

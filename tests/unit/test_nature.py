@@ -27,6 +27,7 @@ from bellhop.hal.operations import (
     Source,
 )
 from bellhop.hal.preset import load_preset
+from bellhop.hal.runs import BLOCKS_PER_REQUEST_MAX
 from bellhop.hal.statistics import chsh_estimate, framed, signalling
 
 ALICE, BOB, CAROL = NodeName("alice"), NodeName("bob"), NodeName("carol")
@@ -133,7 +134,7 @@ def test_blocks_have_bounds(rounds: int) -> None:
 
 def test_everything_a_node_can_make_nature_hold_is_bounded() -> None:
     nature = make()
-    limit = ledger.BLOCKS_PER_REQUEST_MAX
+    limit = BLOCKS_PER_REQUEST_MAX
     for block in (-1, limit):
         refused = lost(nature.step(0, ALICE, Attempt(FIBRE, REQUEST, block, 1)), ALICE)
         assert "below" in refused.reason

@@ -24,6 +24,7 @@ from bellhop.hal.operations import (
     Report,
     RequestId,
 )
+from bellhop.hal.runs import BLOCKS_PER_REQUEST_MAX
 from bellhop.hal.serve_orders import Orders
 from bellhop.hal.serve_rules import DriverFailed, Limits
 
@@ -273,7 +274,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a link that is not": (Attempt(LinkName("air"), REQUEST, 0, 1), "no such link"),
     "too long a block": (attempt(rounds=5), "holds 1 to 4 pairs"),
     "a block's number": (
-        attempt(block=serve_rules.BLOCKS_PER_REQUEST_MAX), "block numbers are below",
+        attempt(block=BLOCKS_PER_REQUEST_MAX), "block numbers are below",
     ),
     "what is not heralded": (measure(0), "not heralded"),
 }  # fmt: skip

@@ -22,15 +22,13 @@ from bellhop.hal.operations import (
     Side,
     Source,
 )
+from bellhop.hal.runs import BLOCKS_PER_REQUEST_MAX, Reasons, Runs
 
 ORDERS_PENDING_MAX = 256
 """Attempts that wait on one link."""
 
 REQUESTS_OPEN_MAX = 16
 """Requests open on one link."""
-
-BLOCKS_PER_REQUEST_MAX = 16_384
-"""Block numbers stay below this; it bounds what is remembered of a request."""
 
 LINK_CHARACTERS_MAX = 64
 """Nodes take no longer name of a link."""
@@ -94,8 +92,8 @@ class RequestState:
     and the rounds of those `held`."""
 
     attempts: int = 0
-    begun: set[int] = field(default_factory=set)
-    spent: dict[int, str] = field(default_factory=dict)
+    begun: Runs = field(default_factory=Runs)
+    spent: Reasons = field(default_factory=Reasons)
     held: dict[int, int] = field(default_factory=dict)
 
 
@@ -169,7 +167,7 @@ def _port_rules(node: NodeName, port: LabPort) -> tuple[tuple[bool, str], ...]:
 def attempt_refusal(link: LinkState, order: Attempt) -> str:
     request = link.requests.get(order.request)
     most = min(link.port.pairs_held_max, BLOCK_ROUNDS_MAX)
-    begun = request is not None and order.block in request.begun
+    begun = Runs() if request is None else request.begun
     may_open = request is not None or len(link.requests) < REQUESTS_OPEN_MAX
     rules = (
         (1 <= order.rounds <= most, f"the device holds 1 to {most} pairs at once"),
@@ -178,7 +176,8 @@ def attempt_refusal(link: LinkState, order: Attempt) -> str:
             f"block numbers are below {BLOCKS_PER_REQUEST_MAX}",
         ),
         (may_open, "too many open requests on this link"),
-        (not begun, "already heralded or being attempted"),
+        (order.block not in begun, "already heralded or being attempted"),
+        (not begun.scattered(order.block), "too many gaps between block numbers"),
         ((order.request, order.block) not in link.waiting, "already ordered"),
         (len(link.waiting) < ORDERS_PENDING_MAX, "too many attempts wait on this link"),
     )
@@ -187,8 +186,9 @@ def attempt_refusal(link: LinkState, order: Attempt) -> str:
 
 def measure_refusal(link: LinkState, order: Measure) -> str:
     request = link.requests.get(order.request)
-    if request is not None and order.block in request.spent:
-        return request.spent[order.block]
+    spent = None if request is None else request.spent.get(order.block)
+    if spent is not None:
+        return spent
     rounds = request.held.get(order.block) if request is not None else None
     if rounds is None:
         return "not heralded"

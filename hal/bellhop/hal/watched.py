@@ -41,6 +41,7 @@ from bellhop.hal.operations import (
     Report,
     RequestId,
 )
+from bellhop.hal.runs import Runs
 
 RELEASED_MAX = 1_024
 """Released requests that are remembered: reports on their way when they were are no faults."""
@@ -80,8 +81,8 @@ class _Asked:
 
     attempts: dict[int, list[int]] = field(default_factory=dict)
     measures: dict[int, list[int]] = field(default_factory=dict)
-    heralded: set[int] = field(default_factory=set)
-    measured: set[int] = field(default_factory=set)
+    heralded: Runs = field(default_factory=Runs)
+    measured: Runs = field(default_factory=Runs)
     last_attempt: int = -1
     last_block: int = -1
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from bellhop.hal.emulator.born import Answers, Hidden, Rounds
 from bellhop.hal.emulator.link import Moment
 from bellhop.hal.operations import RequestId, Side
+from bellhop.hal.runs import Reasons, Runs
 
 BLOCKS_HELD_MAX = 256
 """Blocks of one link that wait for an end's measurement, or are being attempted."""
@@ -21,9 +22,6 @@ ROUND_BYTES = 12
 
 REQUESTS_OPEN_MAX = 16
 """Requests one end of a link may have open at once."""
-
-BLOCKS_PER_REQUEST_MAX = 16_384
-"""Block numbers stay below this; it bounds what is remembered of a request."""
 
 ORDERS_PENDING_MAX = 256
 """Attempts one end of a link may have ordered that the other has not."""
@@ -67,7 +65,7 @@ class End:
 
     open: bool = False
     ordered: dict[int, int] = field(default_factory=dict)
-    spent: dict[int, str] = field(default_factory=dict)
+    spent: Reasons = field(default_factory=Reasons)
 
 
 @dataclass(slots=True)
@@ -76,7 +74,7 @@ class Request:
 
     ends: dict[Side, End] = field(default_factory=lambda: {side: End() for side in Side})
     attempts: int = 0
-    begun: set[int] = field(default_factory=set)
+    begun: Runs = field(default_factory=Runs)
     blocks: dict[int, Block] = field(default_factory=dict)
 
     def heralds(self, side: Side, number: int) -> bool:

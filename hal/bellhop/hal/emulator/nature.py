@@ -21,7 +21,6 @@ from bellhop.hal.emulator.born import Answers, Rounds
 from bellhop.hal.emulator.clock import Clock
 from bellhop.hal.emulator.ledger import (
     ALREADY_MEASURED,
-    BLOCKS_PER_REQUEST_MAX,
     CONNECTION_ENDED,
     ORDERS_PENDING_MAX,
     RELEASED,
@@ -54,6 +53,7 @@ from bellhop.hal.operations import (
     Source,
 )
 from bellhop.hal.preset import Preset
+from bellhop.hal.runs import BLOCKS_PER_REQUEST_MAX, Runs
 
 BLOCK_IDEALISATION = (
     "all pairs of a block are held at once; each half ages until its herald, side B's also until "
@@ -212,7 +212,7 @@ class Nature:
         ledger: LinkLedger, side: Side, request: Request | None, order: Attempt
     ) -> str:
         end = request.ends[side] if request else End()
-        begun = request.begun if request else ()
+        begun = request.begun if request else Runs()
         pending = ledger.orders_pending(side)
         may_open = end.open or ledger.requests_open(side) < REQUESTS_OPEN_MAX
         rules = (
@@ -223,6 +223,7 @@ class Nature:
             ),
             (may_open, "too many open requests on this link"),
             (order.block not in begun, "already heralded or being attempted"),
+            (not begun.scattered(order.block), "too many gaps between block numbers"),
             (order.block not in end.ordered, "already ordered"),
             (pending < ORDERS_PENDING_MAX, "too many orders the other end has not given"),
         )
