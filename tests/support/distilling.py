@@ -15,8 +15,11 @@ from tests.support.cores import (
 
 from bellhop.hal.operations import NodeName, Side
 from bellhop.node.chance import SeededRng
+from bellhop.node.sim.identities import simulated_identity
 from bellhop.stack.core import Action, Compute, Refuse, StoreKeys
+from bellhop.stack.diqkd.device_use import DeviceUse
 from bellhop.stack.diqkd.distil import Distilling
+from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.jobs import Amplify, Corrected, Decode, Encode, Encoded, Prepare
 from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.record import Record, restore
@@ -45,7 +48,8 @@ class OneEnd:
     def _new(self) -> Distilling:
         side = Side.A if self.own == ALICE else Side.B
         rng = SeededRng(5, self.own, self.jobs)
-        return Distilling(self.record, self.pool, rng, port(side), 3, self._number)
+        use, words = DeviceUse(3), Endorsements(self.own, simulated_identity(self.own), self.facts)
+        return Distilling(self.record, self.pool, rng, port(side), use, words, self._number)
 
     def _number(self) -> JobNumber:
         self.jobs += 1

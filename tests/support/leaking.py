@@ -33,6 +33,7 @@ from bellhop.stack.core import (
     Note,
     PeerSaid,
 )
+from bellhop.stack.identity import Identity
 from bellhop.stack.ids import JobNumber
 from bellhop.stack.messages import Stage, Tagged
 from bellhop.stack.node import NodeCore, Restored
@@ -119,8 +120,8 @@ class LeakyCore:
             logging.getLogger("a.library").exception("a library failed")
 
 
-def leaky_core(config: NodeConfig, restored: Restored, rng: Rng) -> Stepped:
-    return LeakyCore(node_core(config, restored, rng))
+def leaky_core(config: NodeConfig, restored: Restored, rng: Rng, identity: Identity) -> Stepped:
+    return LeakyCore(node_core(config, restored, rng, identity))
 
 
 def main() -> None:

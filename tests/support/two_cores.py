@@ -20,6 +20,7 @@ from bellhop.hal.emulator.nature import Delivery, Link, Nature
 from bellhop.hal.operations import LinkName, NodeName
 from bellhop.hal.preset import read_preset
 from bellhop.node.chance import SeededRng
+from bellhop.node.sim.identities import simulated_identity
 from bellhop.node.sim.store import SimulatedStore
 from bellhop.stack.core import (
     Action,
@@ -100,7 +101,7 @@ class TwoCores:
         self._lives[name] += 1
         rng = SeededRng(self._seed, name, self._lives[name])
         settings = NodeSettings(name, (OTHER[name],), POLICY)
-        return NodeCore(settings, rng, self.store[name].restored())
+        return NodeCore(settings, rng, self.store[name].restored(), simulated_identity(name))
 
     # --- by hand ----------------------------------------------------------------------------------
 

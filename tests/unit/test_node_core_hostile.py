@@ -31,6 +31,7 @@ from bellhop.hal.operations import (
     Source,
 )
 from bellhop.node.chance import SeededRng
+from bellhop.node.sim.identities import simulated_identity
 from bellhop.stack.core import (
     Compute,
     ComputeFailed,
@@ -173,7 +174,7 @@ def test_a_peer_has_no_say_in_a_session_with_another(message: Message) -> None:
     settings = NodeSettings(ALICE, (BOB, CAROL), POLICY)
     two = running()
     id_ = session_of(two, ALICE)
-    core = NodeCore(settings, SeededRng(1), two.store[ALICE].restored())
+    core = NodeCore(settings, SeededRng(1), two.store[ALICE].restored(), simulated_identity(ALICE))
     core.step(0, Tick())
     named = (
         replace(message, request=RequestId(id_))
@@ -274,7 +275,8 @@ def test_results_of_jobs_nobody_waits_for_change_nothing() -> None:
 
 
 def test_a_node_without_anything_wants_no_tick() -> None:
-    core = NodeCore(NodeSettings(ALICE, (BOB,), POLICY), SeededRng(1), Restored())
+    settings = NodeSettings(ALICE, (BOB,), POLICY)
+    core = NodeCore(settings, SeededRng(1), Restored(), simulated_identity(ALICE))
     assert core.step(5, Tick()) == [] and core.next_deadline() is None and core.idle
     assert core.snapshot()["peers"][BOB]["pool_provisioned"] is False
 

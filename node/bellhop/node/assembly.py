@@ -19,10 +19,11 @@ from bellhop.node.keystore import KeyStore, create_kek, read_kek
 from bellhop.node.keystore.schema import DATABASE_NAME
 from bellhop.node.tls import Credentials, Party, PartyKind, read_credentials
 from bellhop.stack.diqkd.parameters import SessionPolicy
+from bellhop.stack.identity import Identity
 from bellhop.stack.node import NodeCore, NodeSettings, Restored
 from bellhop.stack.rng import Rng
 
-CoreOf = Callable[[NodeConfig, Restored, Rng], Stepped]
+CoreOf = Callable[[NodeConfig, Restored, Rng, Identity], Stepped]
 
 
 def open_chance(config: NodeConfig) -> OsRng | DeviceRng:
@@ -37,8 +38,8 @@ def open_chance(config: NodeConfig) -> OsRng | DeviceRng:
     return DeviceRng(randomness.path, randomness.min_entropy_bits_per_byte, randomness.mix_os)
 
 
-def node_core(config: NodeConfig, restored: Restored, rng: Rng) -> Stepped:
-    """The core of this node: its chance, and only its own section."""
+def node_core(config: NodeConfig, restored: Restored, rng: Rng, identity: Identity) -> Stepped:
+    """The core of this node: its chance, its name's key, and only its own section."""
     diqkd = config.diqkd
     policy = SessionPolicy(
         test_probability=diqkd.test_probability,
@@ -51,7 +52,7 @@ def node_core(config: NodeConfig, restored: Restored, rng: Rng) -> Stepped:
     )
     peers = tuple(NodeName(peer.name) for peer in config.peer)
     settings = NodeSettings(NodeName(config.node.name), peers, policy)
-    return NodeCore(settings, check_chance(rng, RealClock.kind), restored)
+    return NodeCore(settings, check_chance(rng, RealClock.kind), restored, identity)
 
 
 @dataclass(frozen=True, slots=True)

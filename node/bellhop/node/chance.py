@@ -17,6 +17,7 @@ class OsRng:
     """The operating system's generator.  Its children are itself: its draws never repeat."""
 
     source = "the operating system's generator"
+    health = "the kernel's own; nothing is tested here"
 
     def child(self, *names: str | int) -> "OsRng":
         return self
@@ -38,6 +39,7 @@ class SeededRng:
     """
 
     source = "a seeded generator, of a simulation"
+    health = "none: whoever knows the seed knows every draw"
 
     def __init__(self, seed: int, *names: str | int) -> None:
         self._seed = seed

@@ -43,6 +43,7 @@ from bellhop.node.etsi014 import Sae, make_app
 from bellhop.node.files import write_port_file
 from bellhop.node.frames import raised_in
 from bellhop.node.http_server import make_runner
+from bellhop.node.identity import node_identity
 from bellhop.node.keystore import KeyStore
 from bellhop.node.metrics import Metrics, start_metrics
 from bellhop.node.peers import Peers
@@ -155,7 +156,8 @@ class Daemon:
         self._store = await open_store(config, self._clock)
         closing.push_async_callback(self._store.close)
         restored = await restore(self._store, [NodeName(peer.name) for peer in config.peer])
-        core = self._core_of(config, restored, self._chance)
+        identity = node_identity(identities.node)
+        core = self._core_of(config, restored, self._chance, identity)
         self._driver = Driver(core, self._clock, self._witness, config.node.state_dir)
         self._workers = Workers(
             config.compute.workers,

@@ -56,6 +56,12 @@ POLL_MS = 200
 
 FIELD = "randomness.path"
 
+HEALTH = (
+    "NIST SP 800-90B: repetition count and adaptive proportion, at the start and on every byte; "
+    "no chunk twice"
+)
+"""What a receipt says of the tests that ran."""
+
 
 class DeviceRng:
     """The generator at a path.  Its children are itself: its draws never repeat."""
@@ -77,6 +83,7 @@ class DeviceRng:
         self.source = f"the device {path}"
         if mix_os:
             self.source += ", exclusive or the operating system's generator"
+        self.health = HEALTH
         self._path = path
         self._mixed_with = system if mix_os else None
         self._draw_seconds = draw_seconds

@@ -168,10 +168,14 @@ class StoreKeys:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmKeys:
-    """The peer has the block too: its keys are deliverable."""
+    """The peer has the block too: its keys are deliverable.
+
+    `receipt`: the block's receipt from now on, with the peer's word; empty: as it was stored.
+    """
 
     session: SessionId
     persist: Persist
+    receipt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

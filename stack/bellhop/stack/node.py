@@ -28,10 +28,12 @@ from bellhop.stack.core import (
     Tick,
 )
 from bellhop.stack.diqkd.desk import Desk, session_of
+from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.parameters import SessionPolicy
 from bellhop.stack.diqkd.proposals import Proposals
 from bellhop.stack.diqkd.record import Record, restore
 from bellhop.stack.diqkd.session import Session, SessionMessage
+from bellhop.stack.identity import Identity
 from bellhop.stack.ids import JobNumber, SessionId
 from bellhop.stack.keys.handover import Handover
 from bellhop.stack.messages import (
@@ -70,12 +72,21 @@ class Restored:
 class NodeCore:
     """The core of one node."""
 
-    def __init__(self, settings: NodeSettings, rng: Rng, restored: Restored) -> None:
+    def __init__(
+        self, settings: NodeSettings, rng: Rng, restored: Restored, identity: Identity
+    ) -> None:
         facts = dict(restored.facts)
         self._settings = settings
         self._joined: set[NodeName] = set()
+        endorsements = Endorsements(settings.name, identity, facts)
         self._desk = Desk(
-            settings.name, settings.peers, settings.session, rng, facts, restored.held
+            settings.name,
+            settings.peers,
+            settings.session,
+            rng,
+            facts,
+            restored.held,
+            endorsements,
         )
         self._proposals = Proposals(self._desk)
         self._handover = Handover(restored.outbox)
@@ -152,6 +163,7 @@ class NodeCore:
             "sessions": [_progress(session) for session in desk.sessions.values()]
             + [_about(record, "proposed", 0) for record in self._proposals.records()],
             "held": sorted(desk.held),
+            "refused_endorsements": dict(desk.refused_endorsements),
             "last_session": dict(desk.last),
             "last_refusal": dict(desk.last_refusal),
         }

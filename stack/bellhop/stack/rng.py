@@ -17,6 +17,11 @@ class Rng(Protocol):
     @property
     def source(self) -> str: ...
 
+    @property
+    def health(self) -> str:
+        """Which tests of it ran, in words."""
+        ...
+
     def child(self, *names: str | int) -> "Rng":
         """The generator of that name: equal names give equal draws where draws can be repeated."""
         ...

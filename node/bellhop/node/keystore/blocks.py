@@ -58,7 +58,9 @@ def confirm_keys(tx: Transaction, action: ConfirmKeys) -> None:
     block, state = _block(tx, action.session)
     assert state not in {None, BlockState.VOID}, "a confirmed block is stored and not voided"
     tx.sql.execute(
-        "UPDATE blocks SET state = 'deliverable' WHERE block = ? AND state = 'held'", (block,)
+        "UPDATE blocks SET state = 'deliverable',"
+        " receipt = CASE ? WHEN '' THEN receipt ELSE ? END WHERE block = ? AND state = 'held'",
+        (action.receipt, action.receipt, block),
     )
     shred_if_spent(tx, block)
     persist(tx, action.persist)

@@ -56,10 +56,6 @@ from bellhop.stack.messages import (
     TestRounds,
 )
 
-ONLY_THIS_ENDS = ("node", "peer", "stored_ns", "own_randomness")
-"""Fields in which the two receipts of a session differ."""
-
-
 STORED_ONCE = "a fact of a session is stored one way, for ever"
 
 
@@ -100,7 +96,7 @@ class Invariants:
                 self._persist(own, name, persist.put)
                 self._store(world, name, action)
                 require(block.session not in own.deliverable, "stored once", name, block.session)
-            case ConfirmKeys(session, _):
+            case ConfirmKeys(session):
                 require(session in own.held, "confirmed is held", name, session)
                 for other in _others(world, name, action.session):
                     both = session in other.held or session in other.deliverable
@@ -226,13 +222,13 @@ class Invariants:
         for slot in block.slots:
             known = self._keys.setdefault(slot.key_id, slot.key)
             require(known == slot.key, "one key under one key id", name, slot.key_id)
-        receipt = json.loads(block.receipt)
-        alike = {k: v for k, v in receipt.items() if k not in ONLY_THIS_ENDS}
-        known_receipt = self._receipts.setdefault(block.session, alike)
-        differing = [k for k in alike if known_receipt.get(k) != alike[k]]
+        said = json.loads(block.receipt)["session"]
+        known_receipt = self._receipts.setdefault(block.session, said)
+        differing = [k for k in said if known_receipt.get(k) != said[k]]
         require(not differing, "both receipts say the same", block.session, differing)
-        paid = sum(receipt["leak"].values()) == receipt["leak_bits"]
-        require(paid, "leaks add up", block.session)
+        leak = said["leak"]
+        kinds = ("syndrome", "extra_syndrome", "requests", "verification", "counts")
+        require(sum(leak[kind] for kind in kinds) == leak["total"], "leaks add up", block.session)
 
     # --- the end ----------------------------------------------------------------------------------
 
@@ -251,6 +247,10 @@ class Invariants:
                 require(theirs is not None, "deliverable at both ends", name, session)
                 same = theirs is not None and theirs.slots == block.slots
                 require(same, "both ends have the same keys", name, session)
+                same = theirs is not None and theirs.receipt == block.receipt
+                require(same, "both ends have the same receipt", name, session)
+                ends = json.loads(block.receipt)["ends"].values()
+                require(all(ends), "both ends signed the receipt", name, session)
                 recorded = world.nodes[block.peer].store.recorded
                 told = all(
                     key_id in recorded for key_id, a in store.taken.items() if a.session == session

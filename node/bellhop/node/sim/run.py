@@ -235,10 +235,14 @@ class Run:
         for node in self.world.nodes.values():
             block = node.store.deliverable.get(session)
             if block is not None:
-                receipt = json.loads(block.receipt)
-                wanted = ("link", "s", "qber", "rounds", "gross_bits", "net_bits")
-                return {"session": session, "outcome": "stored", "reason": ""} | {
-                    name: receipt[name] for name in wanted
+                said = json.loads(block.receipt)["session"]
+                return {
+                    "session": session,
+                    "outcome": "stored",
+                    "reason": "",
+                    "link": said["parameters"]["link"],
+                    **{name: said["run"][name] for name in ("s", "qber", "rounds")},
+                    **{name: said["key"][name] for name in ("gross_bits", "net_bits")},
                 }
         for answer in self.world.happened.answers.values():
             if answer.fields.get("session") == session:

@@ -42,8 +42,9 @@ class SimulatedStore:
             case StoreKeys(block, persist):
                 self.held[block.session] = block
                 self._persist(persist)
-            case ConfirmKeys(session, persist):
-                self.deliverable[session] = self.held.pop(session)
+            case ConfirmKeys(session, persist, receipt):
+                block = self.held.pop(session)
+                self.deliverable[session] = replace(block, receipt=receipt or block.receipt)
                 self._persist(persist)
             case VoidKeys(session):
                 self.held.pop(session, None)

@@ -18,6 +18,7 @@ from bellhop.hal.emulator.nature import Delivery, Link, Nature
 from bellhop.hal.operations import DeviceGone, Heralded, NodeName
 from bellhop.node.chance import SeededRng
 from bellhop.node.sim.faults import NO_FAULTS, Faults
+from bellhop.node.sim.identities import simulated_identity
 from bellhop.node.sim.store import SimulatedStore
 from bellhop.node.sim.trace import Trace
 from bellhop.stack.core import (
@@ -190,7 +191,8 @@ class World:
         node = self.nodes[name]
         node.life += 1
         rng = SeededRng(self._seed, name, node.life)
-        node.core = NodeCore(node.settings, rng, node.store.restored())
+        identity = simulated_identity(name)
+        node.core = NodeCore(node.settings, rng, node.store.restored(), identity)
         self._feed(name, Tick())
         if node.core is None:
             return  # crashed again in its first step

@@ -19,6 +19,9 @@ from bellhop.stack.core import (
     Tell,
     VoidKeys,
 )
+from bellhop.stack.diqkd.device_use import PREFIX as USE_PREFIX
+from bellhop.stack.diqkd.device_use import DeviceUse, read_use
+from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.parameters import SessionPolicy
 from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.record import Record
@@ -49,6 +52,7 @@ class Desk:
         rng: Rng,
         facts: Mapping[str, bytes],
         held: tuple[SessionId, ...],
+        endorsements: Endorsements,
     ) -> None:
         self.own = own
         self.policy = policy
@@ -65,12 +69,14 @@ class Desk:
         self.held = set(held)
         self.last: dict[str, str | int | float] = {}
         self.last_refusal: dict[str, str | int | float] = {}
-        self._device_sessions = {
-            LinkName(name.removeprefix("device/")): int.from_bytes(payload, "big")
+        self.refused_endorsements: dict[SessionId, str] = {}
+        self._endorsements = endorsements
+        self._uses = {
+            LinkName(name.removeprefix(USE_PREFIX)): read_use(payload)
             for name, payload in facts.items()
-            if name.startswith("device/")
+            if name.startswith(USE_PREFIX)
         }
-        self._peer_stored: set[SessionId] = set()
+        self._peer_stored: dict[SessionId, bytes] = {}
         self._asks: dict[NodeName, AskNumber] = {}
         self._jobs = 0
 
@@ -106,7 +112,8 @@ class Desk:
             self.rng,
             self.ports[link],
             link_facts,
-            self._device_sessions.get(link, 0),
+            self._uses.get(link, DeviceUse()),
+            self._endorsements,
             self.number_job,
             device_ready=self.device_ready,
         )
@@ -135,8 +142,12 @@ class Desk:
 
     def retell(self, peer: NodeName) -> list[Action]:
         """What a peer must hear whatever it has heard before."""
-        held = self.held_with(peer)
-        return [Tell(peer, BlockStored(session, confirmed=False)) for session in held]
+        return [self._stored(peer, id_, confirmed=False) for id_ in self.held_with(peer)]
+
+    def _stored(self, peer: NodeName, id_: SessionId, *, confirmed: bool) -> Tell:
+        """Word of a stored block, with this end's part of its receipt as long as that is kept."""
+        endorsement = self._endorsements.told(id_, peer)
+        return Tell(peer, BlockStored(id_, confirmed=confirmed, endorsement=endorsement))
 
     def reported(self, now_ns: int, report: Report, concerned: list[Session]) -> list[Action]:
         actions: list[Action] = []
@@ -175,8 +186,9 @@ class Desk:
     def tell_end(self, peer: NodeName, id_: SessionId) -> Tell:
         """How a session ended here; of a stored one no abort, or the peer would void its keys."""
         how = self.ended[id_]
-        stored = how == "stored"
-        return Tell(peer, BlockStored(id_, confirmed=True) if stored else Abort(id_, how))
+        if how == "stored":
+            return self._stored(peer, id_, confirmed=True)
+        return Tell(peer, Abort(id_, how))
 
     def hear_abort(self, peer: NodeName, message: Abort) -> list[Action]:
         """The peer has no key and gets none.
@@ -196,29 +208,36 @@ class Desk:
     def void(self, record: Record, reason: str) -> list[Action]:
         """The peer can never have the block.  The keys go first: a crash after that repeats it."""
         id_ = record.session
-        self.held.discard(id_)
-        self._peer_stored.discard(id_)
+        self._let_go(id_)
         fact = Fact(f"ended/{id_}", reason.encode())
         masks = self.pools[record.peer].drop(id_)
-        gone = Persist((fact,), (*record.prefixes, *masks))
+        gone = Persist((fact,), (*record.prefixes, *masks, *self._endorsements.forget(id_)))
         answered = self.answer(record.peer, "aborted", reason)
         return [VoidKeys(id_, reason), gone, *answered, *self._remember(id_, reason)]
 
     def hear_stored(self, peer: NodeName, message: BlockStored) -> list[Action]:
         id_ = message.session
         session = self.with_peer(id_, peer)
+        if session is not None and not session.record.stored:
+            self._peer_stored[id_] = message.endorsement  # looked at once there is an own account
+            return session.position()  # it may have what we still lack
         if session is not None:
-            self._peer_stored.add(id_)
-            if not session.record.stored:
-                return session.position()  # it may have what we still lack
-            confirmed = Tell(peer, BlockStored(id_, confirmed=True))
-            told: list[Action] = [] if message.confirmed else [confirmed]
-            return [*self._confirm(id_), *told]
+            confirmed = self._confirm(id_, message.endorsement)
+            if id_ in self.held:
+                return confirmed
+            if message.confirmed:
+                return [*confirmed, *self._heard(id_, peer)]
+            return [*confirmed, self._stored(peer, id_, confirmed=True)]
         if message.confirmed:
-            return []
-        if self.ended.get(id_) == "stored":
-            return [Tell(peer, BlockStored(id_, confirmed=True))]
-        return [Tell(peer, Abort(id_, self.ended.get(id_, "not known here")))]
+            return self._heard(id_, peer)
+        if id_ in self.ended:
+            return [self.tell_end(peer, id_)]
+        return [Tell(peer, Abort(id_, "not known here"))]
+
+    def _heard(self, id_: SessionId, peer: NodeName) -> list[Action]:
+        """The peer has this end's word on the receipt: it need not be kept for it."""
+        gone = self._endorsements.heard(id_, peer)
+        return [Persist((), gone)] if gone else []
 
     # --- ending -----------------------------------------------------------------------------------
 
@@ -248,31 +267,46 @@ class Desk:
             ended = session.ended
             if ended is None or (id_ in self.held and id_ not in self._peer_stored):
                 continue
+            # The fact of it is put where the session ended, with the keys or with the abort.
+            self._uses[session.record.parameters.link] = session.use_after
             if ended.outcome == "aborted":
                 actions += self._remember(id_, ended.reason)
                 del self.sessions[id_]
-                self._peer_stored.discard(id_)
+                self._let_go(id_)
                 peer = session.record.peer
                 actions += self.answer(peer, ended.outcome, ended.reason, ended.fields)
             else:
-                link = session.record.parameters.link  # the fact of it is stored with the keys
-                self._device_sessions[link] = self._device_sessions.get(link, 0) + 1
                 self.held.add(id_)
-                actions += self._confirm(id_) if id_ in self._peer_stored else []
+                endorsement = self._peer_stored.pop(id_, None)
+                actions += [] if endorsement is None else self._confirm(id_, endorsement)
         return actions
 
-    def _confirm(self, id_: SessionId) -> list[Action]:
-        """Both ends have the keys: they are deliverable, and the session is done with."""
-        session = self.sessions.pop(id_)
-        record = session.record
-        self.held.discard(id_)
-        self._peer_stored.discard(id_)
-        facts, worn_out = self.pools[record.peer].ready(id_)
+    def _confirm(self, id_: SessionId, endorsement: bytes) -> list[Action]:
+        """Both ends have the keys: they are deliverable, and the session is done with.
+
+        Unless the peer's word on the receipt is not what it should be: then the block stays held.
+        """
+        session = self.sessions[id_]
+        record, peer = session.record, session.record.peer
+        if objection := self._endorsements.objection(id_, peer, endorsement):
+            self.refused_endorsements[id_] = ": ".join(filter(None, objection))
+            return [Refuse(peer, *objection, who="the operators of both nodes")]
+        del self.sessions[id_]
+        self._let_go(id_)
+        receipt = self._endorsements.completed(id_, endorsement)
+        facts, worn_out = self.pools[peer].ready(id_)
         ended = Fact(f"ended/{id_}", b"stored")
-        persist = Persist((*facts, ended), (*record.prefixes, *worn_out))
+        gone = (*record.prefixes, *worn_out, *self._endorsements.beyond(peer, self.held))
+        confirm = ConfirmKeys(id_, Persist((*facts, ended), gone), receipt)
         fields = session.ended.fields if session.ended else {}
-        answered = self.answer(record.peer, "stored", "", fields)
-        return [ConfirmKeys(id_, persist), *answered, *self._remember(id_, "stored")]
+        answered = self.answer(peer, "stored", "", fields)
+        return [confirm, *answered, *self._remember(id_, "stored")]
+
+    def _let_go(self, id_: SessionId) -> None:
+        """What is noted of a session that waits for its peer."""
+        self.held.discard(id_)
+        self._peer_stored.pop(id_, None)
+        self.refused_endorsements.pop(id_, None)
 
     def _remember(self, session: SessionId, how: str) -> list[Action]:
         """Keep the id of an ended session, and let go of the oldest beyond the bound."""

@@ -17,7 +17,6 @@ from bellhop.stack.core import (
     Action,
     Compute,
     DistilledBlock,
-    Fact,
     Job,
     Note,
     Persist,
@@ -28,6 +27,8 @@ from bellhop.stack.core import (
 from bellhop.stack.diqkd import stages
 from bellhop.stack.diqkd.amplify import seed_bits_needed
 from bellhop.stack.diqkd.authenticate import TAG_BITS
+from bellhop.stack.diqkd.device_use import DeviceUse
+from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.jobs import (
     Amplified,
     Amplify,
@@ -39,7 +40,7 @@ from bellhop.stack.diqkd.jobs import (
 )
 from bellhop.stack.diqkd.parameters import decoder_priors
 from bellhop.stack.diqkd.pool import TAG_WRONG, Pool
-from bellhop.stack.diqkd.receipt import receipt
+from bellhop.stack.diqkd.receipt import account, published_bits, statement
 from bellhop.stack.diqkd.record import Bits, Record
 from bellhop.stack.diqkd.rounds import Score, expected_of_alice, flip_alice, flip_bob, score
 from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, strings_agree, verification_tag
@@ -62,7 +63,8 @@ class Distilling:
         pool: Pool,
         rng: Rng,
         port: Port,
-        sessions_before: int,
+        use: DeviceUse,
+        endorsements: Endorsements,
         number_job: Callable[[], JobNumber],
     ) -> None:
         self.failure: str | None = None
@@ -73,7 +75,8 @@ class Distilling:
         self._pool = pool
         self._rng = rng
         self._port = port
-        self._sessions_before = sessions_before
+        self._use = use
+        self._endorsements = endorsements
         self._number_job = number_job
         self._jobs: dict[JobNumber, str] = {}
         self._results: dict[str, object] = {}
@@ -260,19 +263,21 @@ class Distilling:
         assert counts is not None
         spent = len(stages.ORDER) * TAG_BITS
         block = self.block = cut_block(key, p.link, p.session, (p.alice, p.bob), spent)
-        before, drawn_from = self._sessions_before, self._rng.source
-        text = receipt(record, counts, self._port, block, before, drawn_from, now_ns)
+        said = statement(record, self._port, self._use, self._rng, now_ns)
+        account_ = account(record, counts, block)
+        text, signed = self._endorsements.write(p.session, record.peer, account_, said)
         masks = (b"".join(block.alice_masks), b"".join(block.bob_masks))
         batch = self._pool.batch_fact(p.session, *(masks if record.is_alice else masks[::-1]))
-        used = Fact(f"device/{p.link}", (self._sessions_before + 1).to_bytes(8, "big"))
+        used = self._use.stored(published_bits(record)).fact(p.link)
         record.stored = True
         record.forget_rounds()
         self._results.clear()
-        facts = (record.parameters_fact(), batch, used)
+        facts = (record.parameters_fact(), batch, used, signed)
         source = self._port.source.value
         distilled = DistilledBlock(p.session, record.peer, source, text, block.slots)
         store = StoreKeys(distilled, Persist(facts, record.raw_prefixes))
-        return [store, Tell(record.peer, BlockStored(record.session, confirmed=False))]
+        own = self._endorsements.told(p.session, record.peer)
+        return [store, Tell(record.peer, BlockStored(p.session, confirmed=False, endorsement=own))]
 
     def counts(self) -> Score | None:
         """What the run showed, once Bob has said it."""

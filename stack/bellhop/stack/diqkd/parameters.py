@@ -161,14 +161,18 @@ class Parameters:
 
 
 def hash_error(rounds: int) -> float:
-    """Undetected errors and forged tags together: no two strings differ but by this chance.
+    """Undetected errors and forged tags together: no two strings differ but by this chance."""
+    return undetected_error_probability(rounds) + forgery_error(rounds)
 
-    Each of the eight tags covers at most a Toeplitz seed of twice `rounds` bits.  All wrong tags
-    that are ever looked at under the pool's hash key are counted into every session.
-    """
-    tries = len(Stage) + FORGERIES_MAX
-    tags = tries * forgery_probability(rounds // 4 + PARAMETERS_BYTES_MAX)
-    return undetected_error_probability(rounds) + tags
+
+def forgery_error(rounds: int) -> float:
+    """All wrong tags that are ever looked at under the pool's hash key count in every session."""
+    return (len(Stage) + FORGERIES_MAX) * forgery_probability(tagged_bytes_max(rounds))
+
+
+def tagged_bytes_max(rounds: int) -> int:
+    """Each of the eight tags covers at most a Toeplitz seed of twice `rounds` bits."""
+    return rounds // 4 + PARAMETERS_BYTES_MAX
 
 
 def problem_of(

@@ -1,82 +1,173 @@
-"""The receipt of a session: what was done, what was claimed, under which assumptions."""
+"""The receipt of a session: what was agreed, said, seen and claimed, for whoever was not there.
 
+Rules
+  The account is what both ends hold alike, to the byte: each signs its digest (`endorsements`).
+  It carries all that the key's length follows from, so that it can be computed again.
+  Numbers in it are integers, what was agreed, or what IEEE arithmetic makes of those: no logarithm,
+  whose last digit depends on a machine's library.
+  A statement is what one end says for itself: of its device, its chance, its clock.
+`docs/receipt.md` has the schema, field by field.
+"""
+
+import hashlib
 import json
-from dataclasses import asdict
+from typing import Any
 
 from bellhop.hal.operations import Port
-from bellhop.stack.diqkd.parameters import bound_of, hash_error
+from bellhop.stack.codec import pack
+from bellhop.stack.diqkd import stages
+from bellhop.stack.diqkd.authenticate import TAG_BITS
+from bellhop.stack.diqkd.device_use import DeviceUse
+from bellhop.stack.diqkd.parameters import (
+    bound_of,
+    forgery_error,
+    tagged_bytes_max,
+)
+from bellhop.stack.diqkd.pool import FORGERIES_MAX
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.rounds import Score
-from bellhop.stack.diqkd.stages import steps_given, transcript_hash
-from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS
+from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS, undetected_error_probability
 from bellhop.stack.keys.ledger import CutBlock
+from bellhop.stack.messages import Stage
+from bellhop.stack.rng import Rng
+
+TEXT_CHARACTERS_MAX = 400
+"""What a device says of itself is cut to this."""
+
+IDEALISATIONS_MAX = 16
 
 BLOCK_IDEALISATION = (
     "Rounds were measured in blocks: the settings of a block were drawn together and shown to the "
     "device one round at a time, each after the answer to the one before, by the memory service."
 )
 
+NOT_SEEN = (
+    "Memory: the theorem allows a device to remember all earlier rounds of this session. What it "
+    "remembers of earlier sessions is not in the theorem: see device_reuse.",
+    "Side channels: nothing about settings or outcomes leaves a laboratory by any way but the "
+    "messages counted here: no light towards the midpoint, no timing, no supply line.",
+    "No Bell test sees a device that knew the settings in advance, or a laboratory that leaks: "
+    "both look like honest ones. The generators passed the tests that each end's statement names.",
+    "The tags keep out who has not the pools' keys; the signatures here are computational, and no "
+    "key's secrecy rests on them.",
+)
+"""What the theorem's own assumptions do not say in these words, or not at all."""
 
-def receipt(
-    record: Record,
-    score: Score,
-    port: Port,
-    block: CutBlock,
-    sessions_before: int,
-    randomness: str,
-    now_ns: int,
-) -> str:
-    """JSON text kept beside the keys; alike at both ends but for `node`, `peer`, `stored_ns` and
-    `own_randomness`, which says where this end's settings and seeds were drawn from."""
+DEVICE_REUSE = (
+    "A device that was used before may hide what it remembers of an earlier key in what this "
+    "session says in public, and this one's key in what later ones say (J. Barrett, R. Colbeck, "
+    "A. Kent, Phys. Rev. Lett. 110, 010503 (2013)). No theorem covers it. Keys of earlier sessions "
+    "with the same devices that are still in use are exposed to it by published_bits more."
+)
+
+
+def canonical(content: Any) -> bytes:
+    """JSON with one spelling: names sorted, no spaces, ASCII, no number that is none."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def account(record: Record, counts: Score, block: CutBlock) -> dict[str, Any]:
+    """What both ends say of a session.  Made before the rounds are forgotten."""
     p = record.parameters
     bound = bound_of(p)
-    steps = steps_given(record)
-    content = {
-        "receipt": p.session,
-        "protocol": p.protocol,
-        "node": record.own,
-        "peer": record.peer,
-        "alice": p.alice,
-        "bob": p.bob,
-        "link": p.link,
-        "source": port.source.value,
-        "device": port.description,
-        "device_sessions_before": sessions_before,
-        "own_randomness": randomness,
-        "idealisations": [BLOCK_IDEALISATION, *port.idealisations],
-        "stored_ns": now_ns,
-        "rounds": score.rounds,
-        "block_rounds": p.block_rounds,
-        "tests": score.tests,
-        "losses": score.losses,
-        "errors": score.errors,
-        "s": score.s,
-        "qber": score.qber,
-        "s_design": p.s_design,
-        "qber_design": p.qber_design,
-        "design": asdict(p.design),
-        "losses_max": p.losses_max,
-        "leak_bits": p.leak_bits(steps),
-        "leak": {
-            "syndrome": p.code.leak_bits(steps),
-            "requests": p.steps_max,
-            "verification": VERIFICATION_TAG_BITS,
-            "counts": p.count_bits,
-        },
-        "bound": p.bound,
-        "theorem": bound.theorem,
-        "epsilon": p.epsilon,
-        "epsilon_parts": {**asdict(bound.errors), "tags_and_verification": hash_error(p.rounds)},
-        "assumptions": list(bound.assumptions),
-        "transcript_hash": transcript_hash(record),
-        **_account(block),
-    }
-    return json.dumps(content, sort_keys=True)
-
-
-def _account(block: CutBlock) -> dict[str, int]:
     return {
-        "key_bits": block.gross_bits,
+        "parameters": json.loads(p.encode()),
+        "theorem": {"statement": bound.theorem, "refereed": bound.refereed},
+        "run": {
+            "rounds": counts.rounds,
+            "tests": counts.tests,
+            "losses": counts.losses,
+            "errors": counts.errors,
+            "s": counts.s,
+            "qber": counts.qber,
+        },
+        "leak": _leak(record),
+        "epsilon": _epsilon(record),
+        "key": _key(record, counts, block),
+        "transcript": _transcript(record),
+        "assumptions": [*bound.assumptions, BLOCK_IDEALISATION, *NOT_SEEN],
+        "device_reuse": {
+            "published_bits": published_bits(record),
+            "statement": DEVICE_REUSE,
+        },
+    }
+
+
+def statement(
+    record: Record, port: Port, before: DeviceUse, rng: Rng, now_ns: int
+) -> dict[str, Any]:
+    """What this end says for itself; its texts are fit to be shown anywhere."""
+    return {
+        "node": record.own,
+        "role": "alice" if record.is_alice else "bob",
+        "device": {
+            "source": port.source.value,
+            "description": _shown(port.description),
+            "idealisations": [_shown(text) for text in port.idealisations[:IDEALISATIONS_MAX]],
+            "sessions_before": before.sessions,
+            "aborted_before": before.aborted,
+            "published_bits_before": before.published_bits,
+        },
+        "randomness": {"source": _shown(rng.source), "health": _shown(rng.health)},
+        "stored_ns": now_ns,
+    }
+
+
+def published_bits(record: Record) -> int:
+    """What was said in public and depends on outcomes, so far: the leak, and how it ended."""
+    p = record.parameters
+    bits = 1
+    if record.done(Stage.SYNDROME):
+        bits += p.code.leak_bits(stages.steps_given(record)) + p.steps_max
+    if record.done(Stage.VERIFICATION):
+        bits += VERIFICATION_TAG_BITS
+    if record.done(Stage.DECISION):
+        bits += p.count_bits
+    return bits
+
+
+def _shown(text: str) -> str:
+    cut = text[:TEXT_CHARACTERS_MAX]
+    return "".join(c if c.isprintable() else "?" for c in cut)
+
+
+def _leak(record: Record) -> dict[str, int]:
+    """Bits said about Alice's string, each kind for itself.
+
+    `extra_steps` were asked for; `planned` is the total if all steps had been.
+    """
+    p, steps = record.parameters, stages.steps_given(record)
+    return {
+        "syndrome": p.code.syndrome_bits,
+        "extra_steps": steps,
+        "extra_syndrome": p.code.leak_bits(steps) - p.code.syndrome_bits,
+        "requests": p.steps_max,
+        "verification": VERIFICATION_TAG_BITS,
+        "counts": p.count_bits,
+        "total": p.leak_bits(steps),
+        "planned": p.leak_bits_max,
+    }
+
+
+def _epsilon(record: Record) -> dict[str, int | float]:
+    p = record.parameters
+    errors = bound_of(p).errors
+    return {
+        "soundness": p.epsilon,
+        "privacy": errors.privacy,
+        "accumulation": errors.accumulation,
+        "smoothing": errors.smoothing,
+        "verification": undetected_error_probability(p.rounds),
+        "forgery": forgery_error(p.rounds),
+        "tag_bits": TAG_BITS,
+        "forgery_tries": len(Stage) + FORGERIES_MAX,
+        "tagged_bytes_max": tagged_bytes_max(p.rounds),
+    }
+
+
+def _key(record: Record, counts: Score, block: CutBlock) -> dict[str, int]:
+    return {
+        "bound_bits": stages.key_bits(record, counts),
         "gross_bits": block.gross_bits,
         "tag_bits_spent": block.tag_bits_spent,
         "id_key_bits": block.gross_bits - block.tag_bits_spent - block.net_bits,
@@ -84,3 +175,29 @@ def _account(block: CutBlock) -> dict[str, int]:
         "deliverable_bits": block.deliverable_bits,
         "discarded_bits": block.discarded_bits,
     }
+
+
+def _transcript(record: Record) -> dict[str, Any]:
+    """All that was said, as digests in order, and the digest of these."""
+    said = {**record.said, **record.heard}
+    parts: dict[str, Any] = {
+        "parameters_sha256": _sha256(record.parameters.encode()),
+        "tests_sha256": _sha256(pack(record.tests)),
+        "heralds_sha256": _sha256(record.patterns.tobytes()),
+        "code_sha256": said[Stage.SYNDROME].body[: stages.CODE_DIGEST_BYTES].hex(),
+        "messages": [
+            {
+                "stage": stage.value,
+                "sender": "alice" if stages.SENT_BY_ALICE[stage] else "bob",
+                "bytes": len(said[stage].body),
+                "body_sha256": _sha256(said[stage].body),
+                "tag_sha256": _sha256(said[stage].tag),
+            }
+            for stage in stages.ORDER
+        ],
+    }
+    return {**parts, "sha256": _sha256(canonical(parts))}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

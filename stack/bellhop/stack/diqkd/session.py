@@ -26,10 +26,13 @@ from bellhop.hal.operations import (
 )
 from bellhop.stack.core import Action, Fact, Note, Order, Persist, Refuse, Tell
 from bellhop.stack.diqkd import stages
+from bellhop.stack.diqkd.device_use import DeviceUse
 from bellhop.stack.diqkd.distil import Distilling
+from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.measure import Measuring
 from bellhop.stack.diqkd.parameters import SessionPolicy
 from bellhop.stack.diqkd.pool import Pool
+from bellhop.stack.diqkd.receipt import published_bits
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.ids import JobNumber
 from bellhop.stack.messages import (
@@ -85,7 +88,8 @@ class Session:
         rng: Rng,
         port: Port,
         link_facts: Mapping[str, bytes],
-        sessions_before: int,
+        use: DeviceUse,
+        endorsements: Endorsements,
         number_job: Callable[[], JobNumber],
         *,
         device_ready: bool,
@@ -94,9 +98,10 @@ class Session:
         self.ended: Ended | None = None
         self._policy = policy
         self._port = port
+        self._use = use
         own = rng.child("session", record.session)
         self._measuring = Measuring(record, own, link_facts, device_ready=device_ready)
-        self._distilling = Distilling(record, pool, own, port, sessions_before, number_job)
+        self._distilling = Distilling(record, pool, own, port, use, endorsements, number_job)
         self._moved_ns = 0
         self._retold_ns = 0
 
@@ -137,14 +142,25 @@ class Session:
         record, p = self.record, self.record.parameters
         reason = reason_told(reason)
         self.ended = Ended("aborted", reason, self._summary())
-        fact = Fact(f"ended/{record.session}", reason.encode())
+        facts: tuple[Fact, ...] = (Fact(f"ended/{record.session}", reason.encode()),)
+        if record.drawn.any():
+            facts += (self.use_after.fact(p.link),)
         told: list[Action] = [Tell(record.peer, Abort(record.session, reason))] if tell else []
         return [
-            Persist((fact,), record.prefixes),
+            Persist(facts, record.prefixes),
             *told,
             Order(Release(p.link, p.request)),
             Note("session_aborted", _aborted(record.session, reason)),
         ]
+
+    @property
+    def use_after(self) -> DeviceUse:
+        """What the device has been used for, this session included, however it ended."""
+        record = self.record
+        published = published_bits(record)
+        if record.stored:
+            return self._use.stored(published)
+        return self._use.ended(published) if record.drawn.any() else self._use
 
     def position(self) -> list[Action]:
         """How far this end is, so that the peer says again what was lost."""
