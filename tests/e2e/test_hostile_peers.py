@@ -231,7 +231,7 @@ def test_messages_that_fit_nothing_are_refused(lab: Lab) -> None:
     tagged = pb.Tagged(
         session=UNKNOWN, stage=pb.STAGE_INPUTS_A, body=b"b", batch="b", number=0, tag=b"12345678"
     )
-    position = pb.Position(session=UNKNOWN, slots=8, slots_done=b"\x01")
+    position = pb.Position(session=UNKNOWN, first=3, slots=8, ahead=b"\x02")
     key = pb.Allocation(
         session=UNKNOWN,
         key_id="00000000-0000-4000-8000-000000000000",

@@ -79,8 +79,12 @@ def measured_records(losses: int = 0, errors: int = 0) -> dict[NodeName, Record]
     for record, outcomes in ((alice, bits), (bob, found)):
         for slot in range(record.request.slots):
             record.measure(slot, outcomes[record.request.span(slot)])
-    alice.peer_done[:] = True
+    alice.peer_done.add_run(0, alice.request.slots)
     return both
+
+
+NO_SLOTS = np.zeros(0, np.bool_)
+"""What a position lists one by one, of an end that has done all slots below its first."""
 
 
 def bits_of(record: Record) -> NDArray[np.uint8]:

@@ -142,7 +142,7 @@ def restarted(end: OneEnd) -> OneEnd:
         both = (fresh.draw(slot, *arrays), fresh.measure(slot, end.record.outcomes[span]))
         facts |= {fact.name: fact.payload for fact in both}
     (record,) = restore(own, facts)
-    record.peer_done[:] = True
+    record.peer_done.add_run(0, record.request.slots)
     again = OneEnd(own, record, end.pool, end.corrected)
     again.facts = facts
     again.actions = list(end.actions)

@@ -28,6 +28,7 @@ from bellhop.stack.ids import KeyId, SaeId, SessionId
 from bellhop.stack.messages import (
     ENDORSEMENT_BYTES_MAX,
     EXTRA_STEPS_MAX,
+    POSITION_AHEAD_MAX,
     REASON_CHARACTERS_MAX,
     Abort,
     Accept,
@@ -130,8 +131,11 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(
         Position,
         _sessions,
-        _bits(0, SLOTS_MAX),
+        st.integers(0, SLOTS_MAX),
+        _bits(0, POSITION_AHEAD_MAX),
         st.lists(st.sampled_from(Stage), unique=True).map(tuple),
+        st.booleans(),
+        st.booleans(),
         st.booleans(),
         st.booleans(),
     ),

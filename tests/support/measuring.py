@@ -8,7 +8,7 @@ from bellhop.node.chance import SeededRng
 from bellhop.stack.core import Action, Order, Refuse
 from bellhop.stack.diqkd.measure import Measuring
 from bellhop.stack.diqkd.record import Record, restore
-from bellhop.stack.messages import BlockHeralded, SlotDone, TestRounds
+from bellhop.stack.messages import BlockHeralded, Position, SlotDone, TestRounds
 
 P = plan()
 SLOTS = -(-P.rounds // P.block_rounds)
@@ -74,6 +74,12 @@ def orders(actions: list[Action]) -> list[Operation]:
 
 def reasons(actions: list[Action]) -> list[str]:
     return [a.reason for a in actions if isinstance(a, Refuse)]
+
+
+def position(first: int, *beyond: int) -> Position:
+    """Of an end that has done all slots below `first`, and these."""
+    stop = max(beyond, default=first - 1) + 1
+    return Position(SESSION, first, np.isin(np.arange(first, stop), beyond))
 
 
 def announced(slot: int) -> TestRounds:

@@ -8,6 +8,7 @@ import pytest
 from bellhop.hal.operations import Attempt, Heralded, LinkName, MemoryLost, NodeName, RequestId
 from bellhop.stack.codec import join
 from bellhop.stack.core import Action, Note, Order, Persist, Refuse, Tell
+from bellhop.stack.link.block import herald_digest
 from bellhop.stack.link.machine import (
     HERALD_LATE_NS,
     RETRIES_MAX,
@@ -16,8 +17,8 @@ from bellhop.stack.link.machine import (
     LinkFailed,
     MeasureDirectly,
     PairsReady,
-    herald_digest,
 )
+from bellhop.stack.link.slots import Slots
 from bellhop.stack.messages import BlockHeralded
 
 LINK, REQUEST = LinkName("fibre"), RequestId("ab" * 16)
@@ -97,8 +98,8 @@ def test_a_window_is_ordered_and_moves_when_a_slot_is_finished() -> None:
     one = exchange()
     assert attempts(one.fill()) == [0, 1]
     assert one.fill() == []
-    assert attempts(one.finish(1)) == [2]
-    assert attempts(one.finish(0)) == [3]
+    assert attempts(one.finish([1])) == [2]
+    assert attempts(one.finish([0])) == [3]
 
 
 def test_what_was_seen_is_persisted_before_it_is_told() -> None:
@@ -107,7 +108,7 @@ def test_what_was_seen_is_persisted_before_it_is_told() -> None:
     actions, deliveries = one.heralded(herald(0))
     assert [type(a) for a in actions] == [Persist, Tell] and deliveries == []
     persist = actions[0]
-    assert isinstance(persist, Persist) and persist.put[0].name == f"link/{REQUEST}/0"
+    assert isinstance(persist, Persist) and persist.put[0].name == f"link/{REQUEST}/0/0"
     assert told(actions) == [word(0)]
 
 
@@ -239,6 +240,13 @@ def test_only_what_the_peer_has_and_we_have_not_is_late() -> None:
 # --- restarts -------------------------------------------------------------------------------------
 
 
+def slots(*members: int) -> Slots:
+    made = Slots(SLOTS)
+    for slot in members:
+        made.add(slot)
+    return made
+
+
 def facts(actions: list[Action]) -> dict[str, bytes]:
     return {f.name: f.payload for a in actions if isinstance(a, Persist) for f in a.put}
 
@@ -261,14 +269,13 @@ def test_a_slot_delivered_before_a_restart_is_not_delivered_again() -> None:
     one.fill()
     seen, _ = one.heralded(herald(0))
     again = exchange(facts(seen))
-    again.resume(0)
+    again.resume([0], Slots(SLOTS))
     assert again.told(NOW_NS, word(0)) == ([], [])
 
 
 def test_finished_slots_leave_the_window_after_a_restart() -> None:
     again = exchange()
-    for slot in (0, 1, 3):
-        again.resume_finished(slot)
+    again.resume([], slots(0, 1, 3))
     assert attempts(again.fill()) == [2, 4]
 
 
@@ -284,14 +291,13 @@ def test_only_what_is_asked_for_is_told_again() -> None:
 def test_a_device_that_is_away_is_ordered_when_it_is_back() -> None:
     one = exchange(away=True)
     assert one.fill() == []
-    one.device_away = False
-    assert attempts(one.reorder()) == [0, 1]
+    assert attempts(one.device_back()) == [0, 1]
     one.heralded(herald(0))
-    assert attempts(one.reorder()) == [1]
+    assert attempts(one.device_back()) == [1]
 
 
 def test_facts_of_another_request_are_not_ours() -> None:
-    other = {f"link/{'cd' * 16}/0": join(bytes(32), b"\0" * 5)}
+    other = {f"link/{'cd' * 16}/0/0": join(bytes(32), b"\0" * 5)}
     assert attempts(exchange(other).fill()) == [0, 1]
 
 
@@ -411,7 +417,7 @@ class Ends:
         both = self.ends[0].agreed.keys() & self.ends[1].agreed.keys()
         for slot in sorted(both - self.ends[k].finished)[:1]:
             self.ends[k].finished.add(slot)
-            self.perform(k, self.ends[k].exchange.finish(slot), [])
+            self.perform(k, self.ends[k].exchange.finish([slot]), [])
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -17,6 +17,7 @@ from tests.support.measuring import (
     herald,
     orders,
     outcome,
+    position,
     reasons,
     rounds_of,
 )
@@ -36,7 +37,7 @@ def test_alice_draws_and_persists_before_her_device_sees_a_setting() -> None:
     alice.begin()
     actions = alice.agree(0)
     assert kinds(actions) == ["Persist", "Order"]
-    assert [fact.name for fact in facts_of(actions)] == [f"session/{SESSION}/drawn/0"]
+    assert [fact.name for fact in facts_of(actions)] == [f"session/{SESSION}/drawn/0/0"]
     (order,) = orders(actions)
     assert isinstance(order, Measure) and order.block == 0
     span = alice.record.request.span(0)
@@ -54,7 +55,7 @@ def test_tests_are_announced_after_her_device_answered_and_the_answer_is_kept() 
     alice = alice_measuring()
     actions = alice.keep(alice.measuring.measured(outcome(0)))
     assert kinds(actions) == ["Persist", "Tell"]
-    assert [fact.name for fact in facts_of(actions)] == [f"session/{SESSION}/outcomes/0"]
+    assert [fact.name for fact in facts_of(actions)] == [f"session/{SESSION}/outcomes/0/0"]
     (message,) = told(actions)
     assert isinstance(message, TestRounds) and message.slot == 0
     np.testing.assert_array_equal(message.tests, alice.record.tests[alice.record.request.span(0)])
@@ -62,8 +63,7 @@ def test_tests_are_announced_after_her_device_answered_and_the_answer_is_kept() 
 
 def test_tests_leave_by_no_other_way_before_that() -> None:
     alice = alice_measuring()
-    done = np.zeros(SLOTS, np.bool_)
-    said = told(alice.measuring.retell(done)) + told(alice.measuring.retell(~done))
+    said = [m for first in (0, SLOTS) for m in told(alice.measuring.retell(position(first)))]
     assert not [m for m in said if isinstance(m, TestRounds)]
     assert reasons(alice.measuring.hear_done(SlotDone(SESSION, 0))) == ["slot_done_unexpected"]
 
@@ -128,7 +128,7 @@ def test_lost_outcomes_count_as_0_and_are_never_measured_again(loss: str) -> Non
     actions = cases[loss]()
     alice.keep(actions)
     assert [m.slot for m in told(actions) if isinstance(m, TestRounds)] == [0]
-    assert alice.record.measured[0] and not alice.record.outcomes.any()
+    assert 0 in alice.record.measured and not alice.record.outcomes.any()
     assert not [o for o in orders(actions) if isinstance(o, Measure)]
     assert alice.measuring.measured(report) == [], "too late"
     assert not alice.record.outcomes.any()
@@ -140,9 +140,9 @@ def test_what_was_in_the_devices_hands_at_a_restart_is_lost() -> None:
     again = alice.restart()
     actions = again.begin()
     assert [m.slot for m in told(actions) if isinstance(m, TestRounds)] == [0]
-    assert [f.name for f in facts_of(actions)] == [f"session/{SESSION}/outcomes/0"]
+    assert [f.name for f in facts_of(actions)] == [f"session/{SESSION}/outcomes/0/0"]
     np.testing.assert_array_equal(again.record.tests, tests)
-    assert not again.record.outcomes.any() and again.record.measured[0]
+    assert not again.record.outcomes.any() and 0 in again.record.measured
     assert not [o for o in orders(actions) if isinstance(o, Measure)]
 
 
@@ -307,8 +307,9 @@ def test_tests_announced_ahead_are_bounded() -> None:
 def test_one_position_asks_for_few_slots() -> None:
     alice = many_slots(ALICE)
     record = alice.record
-    record.drawn[:] = record.measured[:] = True
-    said = alice.measuring.retell(np.zeros(record.request.slots, np.bool_))
+    for slots in (record.drawn, record.measured):
+        slots.add_run(0, record.request.slots)
+    said = alice.measuring.retell(position(0))
     asked = RETOLD_WINDOWS * P.window
     assert [m.slot for m in told(said) if isinstance(m, TestRounds)] == list(range(asked))
 
@@ -316,7 +317,6 @@ def test_one_position_asks_for_few_slots() -> None:
 def test_alice_learns_from_a_position_what_bob_has_done() -> None:
     alice = alice_measuring()
     alice.measuring.measured(outcome(0))
-    done = np.ones(SLOTS, np.bool_)
-    actions = alice.measuring.retell(done)
-    assert alice.record.peer_done.tolist() == [True] + [False] * (SLOTS - 1), "hers first"
+    actions = alice.measuring.retell(position(SLOTS))
+    assert [slot in alice.record.peer_done for slot in range(SLOTS)] == [True, False, False]
     assert [o.block for o in orders(actions) if isinstance(o, Attempt)] == []

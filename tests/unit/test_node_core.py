@@ -156,7 +156,7 @@ def test_a_position_says_that_the_peer_has_agreed() -> None:
     two.hear(BOB)
     two.mail[ALICE].clear()
     slots = np.zeros(3, np.bool_)
-    actions = said(two, ALICE, Position(session_of(two, ALICE), slots, accepted=True))
+    actions = said(two, ALICE, Position(session_of(two, ALICE), 0, slots, accepted=True))
     assert stage_of(two, ALICE) == "heralding" and kinds(actions)[0] == "Persist"
 
 
@@ -358,7 +358,7 @@ def test_what_comes_after_the_end_is_answered_with_the_end() -> None:
     id_ = session_of(two, ALICE)
     two.settle()
     slots = np.zeros(3, np.bool_)
-    assert told(said(two, ALICE, Position(id_, slots))) == [BlockStored(id_, confirmed=True)]
+    assert told(said(two, ALICE, Position(id_, 0, slots))) == [BlockStored(id_, confirmed=True)]
     assert told(said(two, ALICE, BlockStored(id_, confirmed=False))) == [
         BlockStored(id_, confirmed=True)
     ]
@@ -370,7 +370,7 @@ def test_what_comes_after_the_end_is_answered_with_the_end() -> None:
 def test_of_what_is_not_known_nothing_goes_on() -> None:
     two = met()
     slots = np.zeros(3, np.bool_)
-    assert told(said(two, ALICE, Position(OTHER_ID, slots))) == [Abort(OTHER_ID, "not known here")]
+    assert told(said(two, ALICE, Position(OTHER_ID, 0, slots))) == [Abort(OTHER_ID, "not known here")]
     assert told(said(two, ALICE, BlockStored(OTHER_ID, False))) == [
         Abort(OTHER_ID, "not known here")
     ]

@@ -31,7 +31,6 @@ from bellhop.hal.operations import (
     Source,
 )
 from bellhop.node.chance import SeededRng
-from bellhop.node.sim.identities import simulated_identity
 from bellhop.stack.core import (
     Compute,
     ComputeFailed,
@@ -154,7 +153,7 @@ ABOUT: list[Message] = [
     SlotDone(OTHER_ID, 0),
     TestRounds(OTHER_ID, 0, np.zeros(3, np.bool_)),
     BlockHeralded(LINK.name, RequestId(OTHER_ID), 0, b""),
-    Position(OTHER_ID, np.zeros(3, np.bool_)),
+    Position(OTHER_ID, 0, np.zeros(3, np.bool_)),
     Tagged(OTHER_ID, Stage.SYNDROME, b"", "b", 0, b""),
     KeysAllocated(()),
     AllocationsRecorded(()),
@@ -174,7 +173,9 @@ def test_a_peer_has_no_say_in_a_session_with_another(message: Message) -> None:
     settings = NodeSettings(ALICE, (BOB, CAROL), POLICY)
     two = running()
     id_ = session_of(two, ALICE)
-    core = NodeCore(settings, SeededRng(1), two.store[ALICE].restored(), simulated_identity(ALICE))
+    core = NodeCore(
+        settings, SeededRng(1), two.store[ALICE].restored(), simulated_identity(ALICE)
+    )
     core.step(0, Tick())
     named = (
         replace(message, request=RequestId(id_))

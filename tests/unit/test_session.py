@@ -8,6 +8,7 @@ import pytest
 from tests.support.cores import (
     ALICE,
     BOB,
+    NO_SLOTS,
     OTHER,
     POLICY,
     SESSION,
@@ -225,9 +226,8 @@ def test_a_restarted_stored_session_only_answers() -> None:
     record = ends[ALICE].session.record
     again = OneEnd(ALICE, record, pools()[ALICE], ends[ALICE].string)
     assert again.begin() == [] and again.session.ended is not None
-    slots = np.zeros(record.request.slots, np.bool_)
     heard = tuple(s for s in ORDER[:-1] if SENT_BY_ALICE[s])
-    assert [m.stage for m in told(again.hear(Position(SESSION, slots, heard)))
+    assert [m.stage for m in told(again.hear(Position(SESSION, 0, NO_SLOTS, heard)))
             if isinstance(m, Tagged)] == [Stage.AMPLIFICATION]  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def test_a_session_that_gets_nothing_new_says_where_it_is_and_then_ends() -> Non
     assert end.tick(RETRY_NS - 1) == []
     assert [type(m) for m in told(end.tick(1))] == [Position]
     assert end.tick(RETRY_NS, joined=False) == [], "nobody hears it"
-    end.tick(STALL_NS - 2 * RETRY_NS - 1)
+    end.tick(STALL_NS - RETRY_NS - 1)
     assert end.session.ended is None
     actions = end.tick(RETRY_NS)
     assert [type(m) for m in told(actions)] == [Abort]
@@ -272,14 +272,17 @@ def test_a_position_says_how_far_an_end_is() -> None:
     assert bob.heard == (
         Stage.TRANSCRIPT_A, Stage.INPUTS_A, Stage.SYNDROME, Stage.VERIFICATION
     )  # fmt: skip
-    assert alice.slots_done.all() and bob.slots_done.all() and alice.accepted
+    slots = ends[ALICE].session.record.request.slots
+    assert alice.first == bob.first == slots and alice.accepted
+    assert len(alice.ahead) == len(bob.ahead) == 0
 
 
-@pytest.mark.parametrize("slots", [0, 1, 5000])
-def test_a_position_of_another_session_is_refused(slots: int) -> None:
+@pytest.mark.parametrize(("first", "ahead"), [(0, 4), (1, 3), (3, 1), (4, 0), (4_000_000, 256)])
+def test_a_position_of_another_session_is_refused(first: int, ahead: int) -> None:
     end = two_ends()[BOB]
+    assert end.session.record.request.slots == 3
     end.begin()
-    actions = end.hear(Position(SESSION, np.ones(slots, np.bool_)))
+    actions = end.hear(Position(SESSION, first, np.ones(ahead, np.bool_)))
     assert [a.reason for a in actions if isinstance(a, Refuse)] == ["position_length"]
 
 
@@ -287,10 +290,10 @@ def test_bob_answers_a_position_that_knows_less_with_his_own_alice_never() -> No
     ends = two_ends()
     for end in ends.values():
         end.begin()
-    nothing = Position(SESSION, np.zeros(ends[BOB].session.record.request.slots, np.bool_))
+    nothing = Position(SESSION, 0, NO_SLOTS)
     assert [type(m) for m in told(ends[BOB].hear(nothing))] == [Position]
     assert not [m for m in told(ends[ALICE].hear(nothing)) if isinstance(m, Position)]
-    everything = replace(nothing, slots_done=~nothing.slots_done)
+    everything = replace(nothing, first=ends[BOB].session.record.request.slots)
     assert not [m for m in told(ends[BOB].hear(everything)) if isinstance(m, Position)]
 
 
@@ -298,9 +301,9 @@ def test_what_a_position_lacks_is_said_again_unchanged() -> None:
     ends = two_ends()
     carry(ends, until=Stage.SYNDROME)
     alice = ends[ALICE]
-    slots = np.ones(alice.session.record.request.slots, np.bool_)
+    slots = alice.session.record.request.slots
     before = alice.pool.masks_left
-    again = told(alice.hear(Position(SESSION, slots, (Stage.TRANSCRIPT_A,))))
+    again = told(alice.hear(Position(SESSION, slots, NO_SLOTS, (Stage.TRANSCRIPT_A,))))
     said = alice.session.record.said
     assert again == [said[Stage.INPUTS_A], said[Stage.SYNDROME]]
     assert alice.pool.masks_left == before, "no mask is spent for a repetition"

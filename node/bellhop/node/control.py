@@ -13,7 +13,7 @@ import grpc
 from bellhop.hal.errors import BellhopError, ConfigError, RequestError
 from bellhop.hal.operations import NodeName
 from bellhop.node.errors import grpc_status_of
-from bellhop.stack.core import AbortSession, Answer, Ask, RunSession
+from bellhop.stack.core import AbortSession, Answer, Ask, PauseSession, RunSession
 from bellhop.stack.ids import KeyId, SessionId
 from bellhop.v1 import control_pb2 as pb
 from bellhop.v1 import control_pb2_grpc
@@ -63,6 +63,10 @@ class Control(control_pb2_grpc.ControlServiceServicer):
         answer = await self._node.ask(AbortSession(NodeName(request.peer)))
         return _end(answer)
 
+    async def PauseSession(self, request: pb.PauseSessionRequest, context: Any) -> pb.SessionEnd:
+        answer = await self._node.ask(PauseSession(NodeName(request.peer), request.paused))
+        return _end(answer)
+
     async def RunSession(
         self, request: pb.RunSessionRequest, context: Any
     ) -> AsyncIterator[pb.SessionReply]:
@@ -70,7 +74,8 @@ class Control(control_pb2_grpc.ControlServiceServicer):
         peer = NodeName(request.peer)
         away = f"waiting for {peer}"
         begun_ns = time.monotonic_ns()
-        asked = asyncio.ensure_future(self._node.ask(RunSession(peer, request.rounds)))
+        ask = RunSession(peer, request.rounds, request.even_at_a_loss)
+        asked = asyncio.ensure_future(self._node.ask(ask))
         try:
             while not asked.done():
                 await asyncio.wait([asked], timeout=PROGRESS_S)
@@ -78,7 +83,7 @@ class Control(control_pb2_grpc.ControlServiceServicer):
                 known = snapshot.get("peers", {}).get(peer, {})
                 for session in snapshot.get("sessions", []):
                     if session["peer"] == peer and not asked.done():
-                        stage = session["stage"] if known.get("joined", True) else away
+                        stage = _stage(session) if known.get("joined", True) else away
                         yield pb.SessionReply(progress=_progress(session, stage, begun_ns))
             yield pb.SessionReply(end=_end(await asked))
         finally:
@@ -111,6 +116,11 @@ async def _mapped(context: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         return await work()
     except BellhopError as error:
         await context.abort(grpc_status_of(error), error.message)
+
+
+def _stage(session: dict[str, Any]) -> str:
+    paused_by = " and ".join(session.get("paused_by", []))
+    return f"paused by {paused_by}" if paused_by else str(session["stage"])
 
 
 def _progress(session: dict[str, Any], stage: str, begun_ns: int) -> pb.SessionProgress:

@@ -76,8 +76,14 @@ class NodeControl:
         request = pb.AbortSessionRequest(peer=peer)
         return self._call("AbortSession", request, pb.SessionEnd.FromString)
 
-    def run_session(self, peer: str, rounds: int) -> Iterator[pb.SessionReply]:
-        request = pb.RunSessionRequest(peer=peer, rounds=rounds)
+    def pause_session(self, peer: str, paused: bool) -> pb.SessionEnd:
+        request = pb.PauseSessionRequest(peer=peer, paused=paused)
+        return self._call("PauseSession", request, pb.SessionEnd.FromString)
+
+    def run_session(
+        self, peer: str, rounds: int, *, even_at_a_loss: bool
+    ) -> Iterator[pb.SessionReply]:
+        request = pb.RunSessionRequest(peer=peer, rounds=rounds, even_at_a_loss=even_at_a_loss)
         method = self._channel.unary_stream(
             f"{SERVICE}RunSession",
             request_serializer=_bytes_of,

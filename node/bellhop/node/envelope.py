@@ -6,7 +6,9 @@ from typing import NoReturn, assert_never
 from bellhop.hal.errors import PeerError
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX, NodeName
 from bellhop.node.clock import ClockReading
+from bellhop.stack.diqkd.parameters import ROUNDS_MAX
 from bellhop.stack.ids import KeyId
+from bellhop.stack.link.machine import RETRIES_MAX
 from bellhop.stack.messages import (
     ALLOCATIONS_MAX,
     CALIBRATION_ROUNDS_MAX,
@@ -14,6 +16,7 @@ from bellhop.stack.messages import (
     ENDORSEMENT_BYTES_MAX,
     EXTRA_BYTES_MAX,
     EXTRA_STEPS_MAX,
+    POSITION_AHEAD_MAX,
     REASON_CHARACTERS_MAX,
     STAGE_BODY_BYTES_MAX,
     Abort,
@@ -46,9 +49,10 @@ BATCH_CHARACTERS_MAX = 64
 DIGEST_BYTES_MAX = 64
 TAG_BYTES_MAX = 16
 PARAMETERS_BYTES_MAX = 64 * 1024
-BLOCKS_MAX = 1 << 24
-SLOTS_MAX = 1 << 16
-"""Slots of rounds in a session."""
+SLOTS_MAX = ROUNDS_MAX
+"""Slots of a session: a device that holds one pair at once fills them with one round each."""
+BLOCKS_MAX = (RETRIES_MAX + 1) * SLOTS_MAX
+"""Blocks are numbered through all retries of all slots."""
 MASK_NUMBER_MAX = (1 << 32) - 1
 KEY_SLOTS_MAX = 4096
 """Slots that one allocated key may span."""
@@ -124,7 +128,8 @@ def check(message: Word) -> None:  # noqa: C901, PLR0912, PLR0915 - a table
             check_count(len(message.tag), 1, TAG_BYTES_MAX, "size of the tag")
         case Position():
             _hexadecimal(message.session, "session")
-            check_count(len(message.slots_done), 0, SLOTS_MAX, "slots")
+            check_count(message.first, 0, SLOTS_MAX, "slot")
+            check_count(len(message.ahead), 0, POSITION_AHEAD_MAX, "slots")
             _distinct(message.heard, "stages heard")
         case Abort(session, reason):
             _hexadecimal(session, "session")

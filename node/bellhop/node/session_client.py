@@ -22,7 +22,12 @@ class Progress:
 
 
 def run_session(
-    socket: Path, peer: str, rounds: int, moved: Callable[[Progress], None]
+    socket: Path,
+    peer: str,
+    rounds: int,
+    moved: Callable[[Progress], None],
+    *,
+    even_at_a_loss: bool = False,
 ) -> dict[str, Any]:
     """Ask the node at `socket` for a session; returns its end, `outcome` and what else is known.
 
@@ -30,7 +35,7 @@ def run_session(
     """
     last: Progress | None = None
     with node_at(socket) as node:
-        for reply in node.run_session(peer, rounds):
+        for reply in node.run_session(peer, rounds, even_at_a_loss=even_at_a_loss):
             if reply.HasField("end"):
                 if reply.end.outcome == "stored" and last is not None:
                     moved(replace(last, stage="stored", rounds_done=last.rounds))

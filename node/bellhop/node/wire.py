@@ -17,7 +17,6 @@ from bellhop.node.clock import Clock, ClockReading
 from bellhop.node.envelope import (
     ENVELOPE_BYTES_MAX,
     KEY_SLOTS_MAX,
-    SLOTS_MAX,
     Envelope,
     Greeting,
     Heartbeat,
@@ -32,6 +31,7 @@ from bellhop.stack.messages import (
     ALLOCATIONS_MAX,
     CALIBRATION_ROUNDS_MAX,
     CALIBRATION_SETTINGS,
+    POSITION_AHEAD_MAX,
     Abort,
     Accept,
     Allocation,
@@ -168,11 +168,14 @@ def _put(wire: pb.Envelope, message: Word) -> None:  # noqa: C901, PLR0912 - a t
             wire.position.MergeFrom(
                 pb.Position(
                     session=message.session,
-                    slots=len(message.slots_done),
-                    slots_done=_packed(message.slots_done),
+                    first=message.first,
+                    slots=len(message.ahead),
+                    ahead=_packed(message.ahead),
                     heard=[_STAGES[stage] for stage in message.heard],
                     accepted=message.accepted,
                     decoded=message.decoded,
+                    paused=message.paused,
+                    device_away=message.device_away,
                 )
             )
         case Abort(session, reason):
@@ -300,10 +303,13 @@ def _position_taken(wire: pb.Position) -> Position:
     check_count(len(wire.heard), 0, len(Stage), "stages heard")
     return Position(
         SessionId(wire.session),
-        _unpacked(wire.slots_done, wire.slots, SLOTS_MAX, "slots"),
+        wire.first,
+        _unpacked(wire.ahead, wire.slots, POSITION_AHEAD_MAX, "slots"),
         tuple(_stage(number) for number in wire.heard),
         wire.accepted,
         wire.decoded,
+        wire.paused,
+        wire.device_away,
     )
 
 

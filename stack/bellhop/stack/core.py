@@ -76,10 +76,14 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class RunSession:
-    """An operator asks for a DI-QKD session of `rounds` rounds with `peer`."""
+    """An operator asks for a DI-QKD session of `rounds` rounds with `peer`.
+
+    One that is not expected to gain what the node wants is only run `even_at_a_loss`.
+    """
 
     peer: NodeName
     rounds: int
+    even_at_a_loss: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,15 @@ class AbortSession:
     peer: NodeName
 
 
-Ask = RunSession | AbortSession
+@dataclass(frozen=True, slots=True)
+class PauseSession:
+    """An operator wants no new pairs for the session with `peer`, or pairs again."""
+
+    peer: NodeName
+    paused: bool
+
+
+Ask = RunSession | AbortSession | PauseSession
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,9 @@ from bellhop.stack.ids import KeyId, SaeId, SessionId
 STAGE_BODY_BYTES_MAX = 4 * 1024 * 1024
 """Bounds the body of a tagged message: a Toeplitz seed for `ROUNDS_MAX` rounds fits."""
 
+POSITION_AHEAD_MAX = 256
+"""Bounds the slots that a position lists one by one."""
+
 EXTRA_STEPS_MAX = 32
 """Bounds the steps of extra syndrome."""
 
@@ -166,14 +169,23 @@ class CalibrationResult:
 class Position:
     """How far one end is, so that the other says again what was lost.
 
-    `slots_done`: slots this end has finished; `heard`: stages it has.
+    It has finished all slots below `first`, and of those from there on the ones that `ahead` says;
+    `heard`: stages it has.  `paused`: it orders no new pairs; `device_away`: it could not.
     """
 
     session: SessionId
-    slots_done: NDArray[np.bool_] = field(compare=False)
+    first: int
+    ahead: NDArray[np.bool_] = field(compare=False)
     heard: tuple[Stage, ...] = ()
     accepted: bool = False
     decoded: bool = False
+    paused: bool = False
+    device_away: bool = False
+
+    def done(self, slot: int) -> bool:
+        """Whether the sender has finished this slot."""
+        beyond = slot - self.first
+        return beyond < 0 or (beyond < len(self.ahead) and bool(self.ahead[beyond]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from bellhop.stack.core import (
     Event,
     KeysTaken,
     Note,
+    PauseSession,
     PeerJoined,
     PeerLost,
     PeerSaid,
@@ -29,7 +30,7 @@ from bellhop.stack.core import (
 )
 from bellhop.stack.diqkd.desk import Desk, session_of
 from bellhop.stack.diqkd.endorsements import Endorsements
-from bellhop.stack.diqkd.parameters import SessionPolicy
+from bellhop.stack.diqkd.parameters import SessionPolicy, expected_key_bits
 from bellhop.stack.diqkd.proposals import Proposals
 from bellhop.stack.diqkd.record import Record, restore
 from bellhop.stack.diqkd.session import Session, SessionMessage
@@ -111,7 +112,7 @@ class NodeCore:
             case Reported(report):
                 actions += self._report(now_ns, report)
             case Asked():
-                actions += self._asked(event)
+                actions += self._asked(now_ns, event)
             case Computed(job, result):
                 actions += self._computed(now_ns, job, result)
             case ComputeFailed(job, why):
@@ -246,13 +247,15 @@ class NodeCore:
 
     # --- the operator and the workers -------------------------------------------------------------
 
-    def _asked(self, asked: Asked) -> list[Action]:
+    def _asked(self, now_ns: int, asked: Asked) -> list[Action]:
         match asked.ask:
             case RunSession():
                 return self._proposals.run(asked.number, asked.ask, self._joined)
             case AbortSession(peer):
                 given_up = self._proposals.give_up(asked.number, peer)
                 return self._desk.give_up(asked.number, peer) if given_up is None else given_up
+            case PauseSession():
+                return self._desk.pause(now_ns, asked.number, asked.ask)
 
     def _computed(self, now_ns: int, job: JobNumber, result: object) -> list[Action]:
         planned = self._proposals.computed(now_ns, job, result)
@@ -295,11 +298,12 @@ def _stranger(peer: NodeName) -> Refuse:
     return Refuse(peer, "peer_unknown", who="the operator of this node")
 
 
-def _progress(session: Session) -> dict[str, str | int | float]:
-    return _about(session.record, session.stage, session.rounds_done)
+def _progress(session: Session) -> dict[str, Any]:
+    progress = _about(session.record, session.stage, session.rounds_done)
+    return progress | {"paused_by": session.paused_by, "in_hand": session.in_hand}
 
 
-def _about(record: Record, stage: str, rounds_done: int) -> dict[str, str | int | float]:
+def _about(record: Record, stage: str, rounds_done: int) -> dict[str, Any]:
     return {
         "session": record.session,
         "peer": record.peer,
@@ -307,5 +311,5 @@ def _about(record: Record, stage: str, rounds_done: int) -> dict[str, str | int 
         "stage": stage,
         "rounds": record.parameters.rounds,
         "rounds_done": rounds_done,
-        "key_bits": record.parameters.key_bits,
+        "key_bits": max(0, expected_key_bits(record.parameters)),
     }

@@ -31,10 +31,20 @@ def diqkd() -> None:
 @config_option
 @click.option("--peer", required=True, help="The other node.")
 @click.option("--rounds", type=click.IntRange(1), help="Heralded rounds. Default: the node's.")
+@click.option(
+    "--even-at-a-loss",
+    is_flag=True,
+    help="Run it though it is not expected to gain what the configuration wants of a session.",
+)
 @json_option
 @click.pass_context
 def run(
-    context: click.Context, config_file: Path, peer: str, rounds: int | None, as_json: bool
+    context: click.Context,
+    config_file: Path,
+    peer: str,
+    rounds: int | None,
+    even_at_a_loss: bool,
+    as_json: bool,
 ) -> None:
     """Run a session with PEER and wait for its end.
 
@@ -48,7 +58,13 @@ def run(
     if config.peer_named(peer) is None:
         raise ConfigError(f"{peer!r} is no [[peer]] of {config_file}", field="--peer")
     with SessionBar(shown=not as_json) as bar:
-        end = run_session(config.control_socket, peer, rounds or config.diqkd.rounds, bar.moved)
+        end = run_session(
+            config.control_socket,
+            peer,
+            rounds or config.diqkd.rounds,
+            bar.moved,
+            even_at_a_loss=even_at_a_loss,
+        )
     raise_if_refused(end)
     show(end, list(end.items()), as_json)
     context.exit(0 if end["outcome"] == "stored" else EXIT_ABORTED)
@@ -64,6 +80,39 @@ def abort(config_file: Path, peer: str, as_json: bool) -> None:
 
     with node_at(load_config(config_file).control_socket) as node:
         reply = node.abort_session(peer)
+    end = {"outcome": reply.outcome, **json.loads(reply.fields_json)}
+    raise_if_refused(end)
+    show(end, list(end.items()), as_json)
+
+
+@diqkd.command("pause")
+@config_option
+@click.option("--peer", required=True, help="The other node.")
+@json_option
+def pause(config_file: Path, peer: str, as_json: bool) -> None:
+    """Order no new pairs for the session with PEER until this node resumes it.
+
+    What the devices have in hand is still measured; then both nodes may be stopped for as long as
+    needed at no loss ('bellhop status' shows what is in hand). A pause outlives restarts. Both
+    nodes hold while either is paused; each resumes its own.
+    """
+    _pause(config_file, peer, True, as_json)
+
+
+@diqkd.command("resume")
+@config_option
+@click.option("--peer", required=True, help="The other node.")
+@json_option
+def resume(config_file: Path, peer: str, as_json: bool) -> None:
+    """Order pairs again for the session with PEER that was paused at this node."""
+    _pause(config_file, peer, False, as_json)
+
+
+def _pause(config_file: Path, peer: str, paused: bool, as_json: bool) -> None:
+    from bellhop.node.control_client import node_at
+
+    with node_at(load_config(config_file).control_socket) as node:
+        reply = node.pause_session(peer, paused)
     end = {"outcome": reply.outcome, **json.loads(reply.fields_json)}
     raise_if_refused(end)
     show(end, list(end.items()), as_json)

@@ -51,6 +51,11 @@ def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
     for session in core.get("sessions", []):
         done = f"{session['rounds_done']:,} of {session['rounds']:,} rounds"
         rows.append((f"session {session['session']}", f"{session['stage']}, {done}"))
+        if session.get("paused_by"):
+            held = f"paused by {' and '.join(session['paused_by'])}: no new pairs are ordered"
+            rows.append(("  ", held))
+        if session.get("in_hand"):
+            rows.append(("  in the device's hands", f"{session['in_hand']} blocks"))
     if core.get("last_session"):
         last = core["last_session"]
         rows.append(("last session", f"{last.get('outcome')} {last.get('reason', '')}".strip()))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x65llhop/v1/control.proto\x12\nbellhop.v1\"\x0f\n\rStatusRequest\"\"\n\x0bStatusReply\x12\x13\n\x0bstatus_json\x18\x01 \x01(\t\"1\n\x11RunSessionRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\x04\"#\n\x13\x41\x62ortSessionRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\"o\n\x0cSessionReply\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.bellhop.v1.SessionProgressH\x00\x12%\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x16.bellhop.v1.SessionEndH\x00\x42\x07\n\x05reply\"j\n\x0fSessionProgress\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0e\n\x06rounds\x18\x03 \x01(\x04\x12\x13\n\x0brounds_done\x18\x04 \x01(\x04\x12\x12\n\nelapsed_ns\x18\x05 \x01(\x04\"2\n\nSessionEnd\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x13\n\x0b\x66ields_json\x18\x02 \x01(\t\"\x13\n\x11KeysStatusRequest\"&\n\x0fKeysStatusReply\x12\x13\n\x0bstatus_json\x18\x01 \x01(\t\";\n\x0eReceiptRequest\x12\x10\n\x06key_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x42\x04\n\x02of\"$\n\x0cReceiptReply\x12\x14\n\x0creceipt_json\x18\x01 \x01(\t\"0\n\x10\x43\x61librateRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\x04\"\x15\n\x13\x43\x61librationsRequest\".\n\x11\x43\x61librationsReply\x12\x19\n\x11\x63\x61librations_json\x18\x01 \x01(\t2\x82\x04\n\x0e\x43ontrolService\x12<\n\x06Status\x12\x19.bellhop.v1.StatusRequest\x1a\x17.bellhop.v1.StatusReply\x12G\n\nRunSession\x12\x1d.bellhop.v1.RunSessionRequest\x1a\x18.bellhop.v1.SessionReply0\x01\x12G\n\x0c\x41\x62ortSession\x12\x1f.bellhop.v1.AbortSessionRequest\x1a\x16.bellhop.v1.SessionEnd\x12H\n\nKeysStatus\x12\x1d.bellhop.v1.KeysStatusRequest\x1a\x1b.bellhop.v1.KeysStatusReply\x12?\n\x07Receipt\x12\x1a.bellhop.v1.ReceiptRequest\x1a\x18.bellhop.v1.ReceiptReply\x12\x45\n\tCalibrate\x12\x1c.bellhop.v1.CalibrateRequest\x1a\x18.bellhop.v1.SessionReply0\x01\x12N\n\x0c\x43\x61librations\x12\x1f.bellhop.v1.CalibrationsRequest\x1a\x1d.bellhop.v1.CalibrationsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62\x65llhop/v1/control.proto\x12\nbellhop.v1\"\x0f\n\rStatusRequest\"\"\n\x0bStatusReply\x12\x13\n\x0bstatus_json\x18\x01 \x01(\t\"I\n\x11RunSessionRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\x04\x12\x16\n\x0e\x65ven_at_a_loss\x18\x03 \x01(\x08\"#\n\x13\x41\x62ortSessionRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\"3\n\x13PauseSessionRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0e\n\x06paused\x18\x02 \x01(\x08\"o\n\x0cSessionReply\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.bellhop.v1.SessionProgressH\x00\x12%\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x16.bellhop.v1.SessionEndH\x00\x42\x07\n\x05reply\"j\n\x0fSessionProgress\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x0e\n\x06rounds\x18\x03 \x01(\x04\x12\x13\n\x0brounds_done\x18\x04 \x01(\x04\x12\x12\n\nelapsed_ns\x18\x05 \x01(\x04\"2\n\nSessionEnd\x12\x0f\n\x07outcome\x18\x01 \x01(\t\x12\x13\n\x0b\x66ields_json\x18\x02 \x01(\t\"\x13\n\x11KeysStatusRequest\"&\n\x0fKeysStatusReply\x12\x13\n\x0bstatus_json\x18\x01 \x01(\t\";\n\x0eReceiptRequest\x12\x10\n\x06key_id\x18\x01 \x01(\tH\x00\x12\x11\n\x07session\x18\x02 \x01(\tH\x00\x42\x04\n\x02of\"$\n\x0cReceiptReply\x12\x14\n\x0creceipt_json\x18\x01 \x01(\t\"0\n\x10\x43\x61librateRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0e\n\x06rounds\x18\x02 \x01(\x04\"\x15\n\x13\x43\x61librationsRequest\".\n\x11\x43\x61librationsReply\x12\x19\n\x11\x63\x61librations_json\x18\x01 \x01(\t2\xcb\x04\n\x0e\x43ontrolService\x12<\n\x06Status\x12\x19.bellhop.v1.StatusRequest\x1a\x17.bellhop.v1.StatusReply\x12G\n\nRunSession\x12\x1d.bellhop.v1.RunSessionRequest\x1a\x18.bellhop.v1.SessionReply0\x01\x12G\n\x0c\x41\x62ortSession\x12\x1f.bellhop.v1.AbortSessionRequest\x1a\x16.bellhop.v1.SessionEnd\x12G\n\x0cPauseSession\x12\x1f.bellhop.v1.PauseSessionRequest\x1a\x16.bellhop.v1.SessionEnd\x12H\n\nKeysStatus\x12\x1d.bellhop.v1.KeysStatusRequest\x1a\x1b.bellhop.v1.KeysStatusReply\x12?\n\x07Receipt\x12\x1a.bellhop.v1.ReceiptRequest\x1a\x18.bellhop.v1.ReceiptReply\x12\x45\n\tCalibrate\x12\x1c.bellhop.v1.CalibrateRequest\x1a\x18.bellhop.v1.SessionReply0\x01\x12N\n\x0c\x43\x61librations\x12\x1f.bellhop.v1.CalibrationsRequest\x1a\x1d.bellhop.v1.CalibrationsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSREPLY']._serialized_start=57
   _globals['_STATUSREPLY']._serialized_end=91
   _globals['_RUNSESSIONREQUEST']._serialized_start=93
-  _globals['_RUNSESSIONREQUEST']._serialized_end=142
-  _globals['_ABORTSESSIONREQUEST']._serialized_start=144
-  _globals['_ABORTSESSIONREQUEST']._serialized_end=179
-  _globals['_SESSIONREPLY']._serialized_start=181
-  _globals['_SESSIONREPLY']._serialized_end=292
-  _globals['_SESSIONPROGRESS']._serialized_start=294
-  _globals['_SESSIONPROGRESS']._serialized_end=400
-  _globals['_SESSIONEND']._serialized_start=402
-  _globals['_SESSIONEND']._serialized_end=452
-  _globals['_KEYSSTATUSREQUEST']._serialized_start=454
-  _globals['_KEYSSTATUSREQUEST']._serialized_end=473
-  _globals['_KEYSSTATUSREPLY']._serialized_start=475
-  _globals['_KEYSSTATUSREPLY']._serialized_end=513
-  _globals['_RECEIPTREQUEST']._serialized_start=515
-  _globals['_RECEIPTREQUEST']._serialized_end=574
-  _globals['_RECEIPTREPLY']._serialized_start=576
-  _globals['_RECEIPTREPLY']._serialized_end=612
-  _globals['_CALIBRATEREQUEST']._serialized_start=614
-  _globals['_CALIBRATEREQUEST']._serialized_end=662
-  _globals['_CALIBRATIONSREQUEST']._serialized_start=664
-  _globals['_CALIBRATIONSREQUEST']._serialized_end=685
-  _globals['_CALIBRATIONSREPLY']._serialized_start=687
-  _globals['_CALIBRATIONSREPLY']._serialized_end=733
-  _globals['_CONTROLSERVICE']._serialized_start=736
-  _globals['_CONTROLSERVICE']._serialized_end=1250
+  _globals['_RUNSESSIONREQUEST']._serialized_end=166
+  _globals['_ABORTSESSIONREQUEST']._serialized_start=168
+  _globals['_ABORTSESSIONREQUEST']._serialized_end=203
+  _globals['_PAUSESESSIONREQUEST']._serialized_start=205
+  _globals['_PAUSESESSIONREQUEST']._serialized_end=256
+  _globals['_SESSIONREPLY']._serialized_start=258
+  _globals['_SESSIONREPLY']._serialized_end=369
+  _globals['_SESSIONPROGRESS']._serialized_start=371
+  _globals['_SESSIONPROGRESS']._serialized_end=477
+  _globals['_SESSIONEND']._serialized_start=479
+  _globals['_SESSIONEND']._serialized_end=529
+  _globals['_KEYSSTATUSREQUEST']._serialized_start=531
+  _globals['_KEYSSTATUSREQUEST']._serialized_end=550
+  _globals['_KEYSSTATUSREPLY']._serialized_start=552
+  _globals['_KEYSSTATUSREPLY']._serialized_end=590
+  _globals['_RECEIPTREQUEST']._serialized_start=592
+  _globals['_RECEIPTREQUEST']._serialized_end=651
+  _globals['_RECEIPTREPLY']._serialized_start=653
+  _globals['_RECEIPTREPLY']._serialized_end=689
+  _globals['_CALIBRATEREQUEST']._serialized_start=691
+  _globals['_CALIBRATEREQUEST']._serialized_end=739
+  _globals['_CALIBRATIONSREQUEST']._serialized_start=741
+  _globals['_CALIBRATIONSREQUEST']._serialized_end=762
+  _globals['_CALIBRATIONSREPLY']._serialized_start=764
+  _globals['_CALIBRATIONSREPLY']._serialized_end=810
+  _globals['_CONTROLSERVICE']._serialized_start=813
+  _globals['_CONTROLSERVICE']._serialized_end=1400
 # @@protoc_insertion_point(module_scope)

@@ -58,17 +58,21 @@ class RunSessionRequest(_message.Message):
 
     PEER_FIELD_NUMBER: _builtins.int
     ROUNDS_FIELD_NUMBER: _builtins.int
+    EVEN_AT_A_LOSS_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
     rounds: _builtins.int
+    even_at_a_loss: _builtins.bool
+    """Run it though it is not expected to gain what the node wants of a session."""
     def __init__(
         self,
         *,
         peer: _builtins.str = ...,
         rounds: _builtins.int = ...,
+        even_at_a_loss: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peer", b"peer", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["even_at_a_loss", b"even_at_a_loss", "peer", b"peer", "rounds", b"rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -92,6 +96,28 @@ class AbortSessionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AbortSessionRequest: _TypeAlias = AbortSessionRequest  # noqa: Y015
+
+@_typing.final
+class PauseSessionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEER_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    peer: _builtins.str
+    paused: _builtins.bool
+    def __init__(
+        self,
+        *,
+        peer: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused", b"paused", "peer", b"peer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseSessionRequest: _TypeAlias = PauseSessionRequest  # noqa: Y015
 
 @_typing.final
 class SessionReply(_message.Message):

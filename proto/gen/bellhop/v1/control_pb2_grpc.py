@@ -49,6 +49,11 @@ class ControlServiceStub(object):
                 request_serializer=bellhop_dot_v1_dot_control__pb2.AbortSessionRequest.SerializeToString,
                 response_deserializer=bellhop_dot_v1_dot_control__pb2.SessionEnd.FromString,
                 _registered_method=True)
+        self.PauseSession = channel.unary_unary(
+                '/bellhop.v1.ControlService/PauseSession',
+                request_serializer=bellhop_dot_v1_dot_control__pb2.PauseSessionRequest.SerializeToString,
+                response_deserializer=bellhop_dot_v1_dot_control__pb2.SessionEnd.FromString,
+                _registered_method=True)
         self.KeysStatus = channel.unary_unary(
                 '/bellhop.v1.ControlService/KeysStatus',
                 request_serializer=bellhop_dot_v1_dot_control__pb2.KeysStatusRequest.SerializeToString,
@@ -89,6 +94,13 @@ class ControlServiceServicer(object):
 
     def AbortSession(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSession(self, request, context):
+        """No new pairs for the session with a peer, or pairs again: `outcome` is "paused" or "resumed".
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -134,6 +146,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
             'AbortSession': grpc.unary_unary_rpc_method_handler(
                     servicer.AbortSession,
                     request_deserializer=bellhop_dot_v1_dot_control__pb2.AbortSessionRequest.FromString,
+                    response_serializer=bellhop_dot_v1_dot_control__pb2.SessionEnd.SerializeToString,
+            ),
+            'PauseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSession,
+                    request_deserializer=bellhop_dot_v1_dot_control__pb2.PauseSessionRequest.FromString,
                     response_serializer=bellhop_dot_v1_dot_control__pb2.SessionEnd.SerializeToString,
             ),
             'KeysStatus': grpc.unary_unary_rpc_method_handler(
@@ -237,6 +254,33 @@ class ControlService(object):
             target,
             '/bellhop.v1.ControlService/AbortSession',
             bellhop_dot_v1_dot_control__pb2.AbortSessionRequest.SerializeToString,
+            bellhop_dot_v1_dot_control__pb2.SessionEnd.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bellhop.v1.ControlService/PauseSession',
+            bellhop_dot_v1_dot_control__pb2.PauseSessionRequest.SerializeToString,
             bellhop_dot_v1_dot_control__pb2.SessionEnd.FromString,
             options,
             channel_credentials,

@@ -18,6 +18,8 @@ class ControlServiceStub:
     RunSession: _aio.UnaryStreamMultiCallable[_control_pb2.RunSessionRequest, _control_pb2.SessionReply]
     """Progress while the session runs, then one SessionEnd; it goes on if the caller leaves."""
     AbortSession: _aio.UnaryUnaryMultiCallable[_control_pb2.AbortSessionRequest, _control_pb2.SessionEnd]
+    PauseSession: _aio.UnaryUnaryMultiCallable[_control_pb2.PauseSessionRequest, _control_pb2.SessionEnd]
+    """No new pairs for the session with a peer, or pairs again: `outcome` is "paused" or "resumed"."""
     KeysStatus: _aio.UnaryUnaryMultiCallable[_control_pb2.KeysStatusRequest, _control_pb2.KeysStatusReply]
     Receipt: _aio.UnaryUnaryMultiCallable[_control_pb2.ReceiptRequest, _control_pb2.ReceiptReply]
     Calibrate: _aio.UnaryStreamMultiCallable[_control_pb2.CalibrateRequest, _control_pb2.SessionReply]
@@ -46,6 +48,14 @@ class ControlServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.AbortSessionRequest,
         context: _aio.ServicerContext[_control_pb2.AbortSessionRequest, _abc.Awaitable[_control_pb2.SessionEnd]],
     ) -> _abc.Awaitable[_control_pb2.SessionEnd]: ...
+
+    @_abc_1.abstractmethod
+    def PauseSession(
+        self,
+        request: _control_pb2.PauseSessionRequest,
+        context: _aio.ServicerContext[_control_pb2.PauseSessionRequest, _abc.Awaitable[_control_pb2.SessionEnd]],
+    ) -> _abc.Awaitable[_control_pb2.SessionEnd]:
+        """No new pairs for the session with a peer, or pairs again: `outcome` is "paused" or "resumed"."""
 
     @_abc_1.abstractmethod
     def KeysStatus(

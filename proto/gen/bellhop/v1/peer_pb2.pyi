@@ -527,35 +527,49 @@ Global___CalibrationResult: _TypeAlias = CalibrationResult  # noqa: Y015
 
 @_typing.final
 class Position(_message.Message):
+    """How far the sender is: it has finished all slots below `first`, and some of those that follow."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     SLOTS_FIELD_NUMBER: _builtins.int
-    SLOTS_DONE_FIELD_NUMBER: _builtins.int
+    AHEAD_FIELD_NUMBER: _builtins.int
     HEARD_FIELD_NUMBER: _builtins.int
     ACCEPTED_FIELD_NUMBER: _builtins.int
     DECODED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    DEVICE_AWAY_FIELD_NUMBER: _builtins.int
     session: _builtins.str
+    first: _builtins.int
     slots: _builtins.int
-    slots_done: _builtins.bytes
-    """1 bit a slot, the low bit of a byte first, unused bits 0"""
+    """that follow, at most 256"""
+    ahead: _builtins.bytes
+    """1 bit a slot that follows, the low bit of a byte first, unused bits 0"""
     accepted: _builtins.bool
     decoded: _builtins.bool
+    paused: _builtins.bool
+    """as in Paused"""
+    device_away: _builtins.bool
+    """the sender's device is not there"""
     @_builtins.property
     def heard(self) -> _containers.RepeatedScalarFieldContainer[Global___Stage.ValueType]: ...
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
+        first: _builtins.int = ...,
         slots: _builtins.int = ...,
-        slots_done: _builtins.bytes = ...,
+        ahead: _builtins.bytes = ...,
         heard: _abc.Iterable[Global___Stage.ValueType] | None = ...,
         accepted: _builtins.bool = ...,
         decoded: _builtins.bool = ...,
+        paused: _builtins.bool = ...,
+        device_away: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "decoded", b"decoded", "heard", b"heard", "session", b"session", "slots", b"slots", "slots_done", b"slots_done"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "ahead", b"ahead", "decoded", b"decoded", "device_away", b"device_away", "first", b"first", "heard", b"heard", "paused", b"paused", "session", b"session", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

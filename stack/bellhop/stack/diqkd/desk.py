@@ -14,6 +14,7 @@ from bellhop.stack.core import (
     Answer,
     ConfirmKeys,
     Fact,
+    PauseSession,
     Persist,
     Refuse,
     Tell,
@@ -251,6 +252,19 @@ class Desk:
             return [Answer(number, "refused", {"reason": why, "peer": peer})]
         done = Answer(number, "aborted", {"peer": peer})
         return [*session.abort("given up by the operator"), done]
+
+    def pause(self, now_ns: int, number: AskNumber, ask: PauseSession) -> list[Action]:
+        """An operator wants no new pairs for a session, or pairs again."""
+        session = self.running_with(ask.peer)
+        about: dict[str, str | int | float] = {"peer": ask.peer}
+        if session is None:
+            return [Answer(number, "refused", {"reason": "no session is under way", **about})]
+        if ask.paused and not session.needs_pairs:
+            why = "it has all its pairs: its key is being made"
+            return [Answer(number, "refused", {"reason": why, **about})]
+        actions = session.pause(now_ns, ask.paused)
+        about |= {"session": session.record.session, "paused_by": " and ".join(session.paused_by)}
+        return [*actions, Answer(number, "paused" if ask.paused else "resumed", about)]
 
     def decline(self, record: Record, reason: str) -> list[Action]:
         """What was proposed here will never be a session: remembered, then told."""

@@ -13,10 +13,17 @@ import numpy as np
 
 from bellhop.hal.operations import Heralded, Measure, Measured, MemoryLost
 from bellhop.stack.core import Action, Note, Order, Persist, Refuse, Tell
-from bellhop.stack.diqkd.record import Bits, Flags, Record
-from bellhop.stack.diqkd.rounds import draw_alice, draw_bob
+from bellhop.stack.diqkd.pages import Bits, Flags, Span
+from bellhop.stack.diqkd.record import Record
+from bellhop.stack.diqkd.rounds import draw_alice, draw_bob, draw_flips
 from bellhop.stack.link.machine import BlockExchange, Delivery, LinkFailed, PairsReady
-from bellhop.stack.messages import BlockHeralded, SlotDone, TestRounds
+from bellhop.stack.messages import (
+    POSITION_AHEAD_MAX,
+    BlockHeralded,
+    Position,
+    SlotDone,
+    TestRounds,
+)
 from bellhop.stack.rng import Rng
 
 RETOLD_WINDOWS = 4
@@ -40,6 +47,7 @@ class Measuring:
         self._record = record
         self._rng = rng
         self._exchange = BlockExchange(record.request, link_facts, device_away=not device_ready)
+        self._exchange.on_hold = record.on_hold
         self._announced: dict[int, Flags] = {}  # Bob: tests of slots that still wait for pairs
         self._waiting: dict[int, PairsReady] = {}  # for the device, and Bob's for their tests
         self._in_hand: dict[int, int] = {}  # block of the device to slot, until it answers
@@ -47,38 +55,82 @@ class Measuring:
     def begin(self) -> list[Action]:
         """Start, or go on after a restart: what was in the device's hands then is lost."""
         record = self._record
-        actions: list[Action] = []
-        for slot in np.flatnonzero(record.drawn).tolist():
-            self._exchange.resume(slot)
         if record.is_alice and record.said:
-            record.peer_done[:] = True  # she says nothing before both ends have done all rounds
-        done = record.peer_done if record.is_alice else record.measured
-        for slot in np.flatnonzero(done).tolist():
-            self._exchange.resume_finished(slot)
-        actions += self._lose_all()
-        return actions + self._exchange.fill()
+            # She says nothing before both ends have done all rounds.
+            record.peer_done.add_run(0, record.request.slots)
+        drawn = range(record.answered.first, record.drawn.end)
+        delivered = [slot for slot in drawn if slot in record.drawn]
+        self._exchange.resume(delivered, record.answered)
+        return [*self._lose_all(), *record.fold(), *self.hold()]
 
     def all_done(self) -> bool:
         """Whether every round is answered at both ends, as far as this end knows."""
         record = self._record
-        return bool(record.measured.all() and (record.peer_done.all() or not record.is_alice))
+        return record.measured.all() and (record.peer_done.all() or not record.is_alice)
 
-    def retell(self, slots_done: Flags) -> list[Action]:
-        """Say again what a peer lacks that has done these slots.
+    def hold(self) -> list[Action]:
+        """Order pairs, or no new ones, by whether an end is paused."""
+        return self._exchange.hold(self._record.on_hold)
+
+    @property
+    def under_way(self) -> int:
+        """Slots that a kill of this node would cost something: in the device's hands."""
+        return len(self._in_hand)
+
+    @property
+    def device_away(self) -> bool:
+        return self._exchange.device_away
+
+    @property
+    def awaits_heralds(self) -> bool:
+        """Whether it is the device's turn, to give the pairs that are ordered."""
+        return self._exchange.awaits_heralds
+
+    # --- positions ------------------------------------------------------------------------------
+
+    def position(self) -> tuple[int, Flags]:
+        """The first slot that is not answered at both ends, and from there on which are."""
+        answered = self._record.answered
+        stop = min(answered.end, answered.first + POSITION_AHEAD_MAX)
+        return answered.first, answered.flags(answered.first, stop)
+
+    def unknown_to(self, message: Position) -> bool:
+        """Whether this end has done a slot that the peer has not."""
+        measured = self._record.measured
+        beyond = range(measured.first, measured.end)
+        if message.first < measured.first:
+            return True
+        return any(slot in measured and not message.done(slot) for slot in beyond)
+
+    def retell(self, message: Position) -> list[Action]:
+        """Say again what the peer lacks.
 
         Bob's own position says which slots he has done; what he needs of a slot he has not, he gets
         for the first of them.  So one message asks for few.
         """
         record = self._record
-        actions: list[Action] = []
-        lacking = ~slots_done if record.is_alice else ~(slots_done | record.measured)
-        slots = np.flatnonzero(lacking)[: RETOLD_WINDOWS * record.request.window].tolist()
-        actions += self._exchange.retell(slots)
+        most = RETOLD_WINDOWS * record.request.window
+        stop = min(message.first + len(message.ahead) + most, record.request.slots)
+        lacking = [slot for slot in range(message.first, stop) if not message.done(slot)]
+        if not record.is_alice:
+            lacking = [slot for slot in lacking if slot not in record.measured]
+        slots = lacking[:most]
+        actions = self._exchange.retell(slots)
         if record.is_alice:
-            actions += [self._tell_answered(slot) for slot in slots if record.measured[slot]]
-            for slot in np.flatnonzero(slots_done & record.measured & ~record.peer_done).tolist():
-                actions += self.hear_done(SlotDone(record.session, slot))
+            actions += [self._tell_answered(slot) for slot in slots if slot in record.measured]
+            actions += self._learn(message)
         return actions
+
+    def _learn(self, message: Position) -> list[Action]:
+        """Alice takes note of what Bob has done.  She has measured it, so it is not far ahead."""
+        record = self._record
+        beyond = range(record.peer_done.first, record.measured.end)
+        new = [
+            slot
+            for slot in beyond
+            if slot not in record.peer_done and slot in record.measured and message.done(slot)
+        ]
+        return self._done(new)
 
     # --- the memory -----------------------------------------------------------------------------
 
@@ -110,9 +162,8 @@ class Measuring:
         return self._lose_all()
 
     def device_ready(self) -> list[Action]:
-        self._exchange.device_away = False
         actions = self._lose_all()  # nothing ordered before is under way any more
-        actions += self._exchange.reorder()
+        actions += self._exchange.device_back()
         for slot in sorted(self._waiting):
             actions += self._draw(slot)
         return actions
@@ -120,8 +171,9 @@ class Measuring:
     def _lose_all(self) -> list[Action]:
         record = self._record
         actions: list[Action] = []
-        for slot in np.flatnonzero(record.drawn & ~record.measured).tolist():
-            actions += self._lose(slot, "the device or this node went away")
+        for slot in range(record.measured.first, record.drawn.end):
+            if slot in record.drawn and slot not in record.measured:
+                actions += self._lose(slot, "the device or this node went away")
         return actions
 
     def _lose(self, slot: int, why: str) -> list[Action]:
@@ -134,8 +186,18 @@ class Measuring:
         self.moved = True
         self._in_hand = {block: s for block, s in self._in_hand.items() if s != slot}
         persist = Persist((record.measure(slot, outcomes),))
-        more = [] if record.is_alice else self._exchange.finish(slot)
+        more = [] if record.is_alice else self._done([slot])
         return [persist, self._tell_answered(slot), *more]
+
+    def _done(self, slots: list[int]) -> list[Action]:
+        """These slots are answered at both ends."""
+        if not slots:
+            return []
+        record = self._record
+        self.moved = True
+        for slot in slots:
+            record.answered.add(slot)
+        return [*record.fold(), *self._exchange.finish(slots)]
 
     def _tell_answered(self, slot: int) -> Tell:
         record = self._record
@@ -157,7 +219,7 @@ class Measuring:
 
     def _pairs(self, pairs: PairsReady) -> list[Action]:
         self.moved = True
-        if self._record.drawn[pairs.slot]:
+        if pairs.slot in self._record.drawn:
             return []
         self._waiting[pairs.slot] = pairs
         return self._draw(pairs.slot)
@@ -168,18 +230,20 @@ class Measuring:
         pairs = self._waiting.get(slot)
         if pairs is None or self._exchange.device_away:
             return []
-        rounds = len(pairs.patterns)
+        p, rounds = record.parameters, len(pairs.patterns)
+        flips: Flags | None = None
         if record.is_alice:
             rng = self._rng.child("alice", pairs.block)
-            tests, settings = draw_alice(rng, record.parameters.gamma, rounds)
+            tests, settings = draw_alice(rng, p.gamma, rounds)
+            flips = draw_flips(rng, p.flip_probability, tests)
         elif slot in self._announced:
             tests = self._announced.pop(slot)
             settings = draw_bob(self._rng.child("bob", pairs.block), tests)
         else:
             return []
         del self._waiting[slot]
-        p = record.parameters
-        fact = record.draw(slot, tests, settings, pairs.patterns)
+        span = Span(pairs.begun_ns, pairs.ended_ns)
+        fact = record.draw(slot, tests, settings, pairs.patterns, flips, span)
         self._in_hand[pairs.block] = slot
         return [Persist((fact,)), Order(Measure(p.link, p.request, pairs.block, settings))]
 
@@ -196,9 +260,9 @@ class Measuring:
         record, slot = self._record, message.slot
         if why := self._tests_objection(message):
             return [Refuse(record.peer, why, f"slot {slot}")]
-        if record.measured[slot]:
+        if slot in record.measured:
             return [self._tell_answered(slot)]
-        if record.drawn[slot] or slot in self._announced:
+        if slot in record.drawn or slot in self._announced:
             return []
         self._announced[slot] = message.tests
         self.moved = True
@@ -211,10 +275,10 @@ class Measuring:
         if len(message.tests) != record.request.slot_rounds(slot):
             return "tests_length"
         full = len(self._announced) >= ANNOUNCED_WINDOWS * record.request.window
-        if slot not in self._announced and full and not record.drawn[slot]:
+        if slot not in self._announced and full and slot not in record.drawn:
             return "tests_window"
         known = self._announced.get(slot)
-        if record.drawn[slot]:
+        if slot in record.drawn:
             known = record.tests[record.request.span(slot)]
         if known is not None and not np.array_equal(known, message.tests):
             return "tests_changed"
@@ -222,11 +286,6 @@ class Measuring:
 
     def hear_done(self, message: SlotDone) -> list[Action]:
         record, slot = self._record, message.slot
-        known = record.is_alice and 0 <= slot < record.request.slots
-        if not known or not record.measured[slot]:
+        if not record.is_alice or slot not in record.measured:
             return [Refuse(record.peer, "slot_done_unexpected", f"slot {slot}")]
-        if record.peer_done[slot]:
-            return []
-        record.peer_done[slot] = True
-        self.moved = True
-        return self._exchange.finish(slot)
+        return [] if slot in record.peer_done else self._done([slot])

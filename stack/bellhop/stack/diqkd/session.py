@@ -7,18 +7,21 @@ Rules
   3. Keys are stored at both ends, then each tells; they are deliverable when both have.
   4. Whoever hears nothing new for a while tells its position, and the other says again what that
      lacks.  So lost messages, broken streams and restarts are one case.
+  5. Either end may pause: then both order no new pairs, until each that paused has resumed.
+  6. A session in which nothing new comes for too long has stalled, and ends.  That is about a peer
+     and devices that are there: the time does not run while the peer is not connected, a device is
+     away, or an end is paused.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from bellhop.hal.operations import (
     DeviceGone,
     Heralded,
     Measured,
     MemoryLost,
+    NodeName,
     Port,
     Ready,
     Release,
@@ -68,6 +71,10 @@ SessionMessage = (
 )
 
 
+SLOW_BLOCKS = 4
+"""The pairs of a block may be late by the time of so many of the slowest one before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The session is over at this end: what passes to the node."""
@@ -104,6 +111,9 @@ class Session:
         self._distilling = Distilling(record, pool, own, port, use, endorsements, number_job)
         self._moved_ns = 0
         self._retold_ns = 0
+        self._waited_ns = 0
+        self._slowest_ns: int | None = None
+        self._peer_device_away = False
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -123,13 +133,35 @@ class Session:
         """Give up reports that are late, and a session that stalls; tell our position again."""
         if self.ended or now_ns < self._retold_ns + self._policy.retry_ns:
             return []
-        if now_ns - self._moved_ns >= self._policy.stall_ns and self.abortable:
+        if self._expects_something(peer_joined=peer_joined):
+            self._waited_ns += now_ns - self._retold_ns
+        if self._waited_ns >= self._patience_ns and self.abortable:
             return self.abort("stalled: the peer or the device gave nothing new")
         self._retold_ns = now_ns
         actions = self._measuring.overdue(now_ns)
         if peer_joined and now_ns - self._moved_ns >= self._policy.retry_ns:
             actions += self.position()
         return self._after(now_ns, actions)
+
+    def _expects_something(self, *, peer_joined: bool) -> bool:
+        """Whether the stall clock runs: it stands while an end is paused or not there."""
+        away = self._measuring.device_away or self._peer_device_away
+        rounds_over = self._measuring.all_done()
+        return peer_joined and (rounds_over or not (away or self.record.on_hold))
+
+    @property
+    def _patience_ns(self) -> int:
+        """How long nothing new may come: longer while the device owes pairs, as those take time.
+
+        A block takes what its rounds take at the slowest rate allowed, until one has come; from
+        then on, not much longer than the slowest that came.
+        """
+        if not self._measuring.awaits_heralds:
+            return self._policy.stall_ns
+        block_ns = self._policy.pair_ns * self.record.request.block_rounds
+        if self._slowest_ns is not None:
+            block_ns = min(block_ns, SLOW_BLOCKS * self._slowest_ns)
+        return self._policy.stall_ns + block_ns
 
     @property
     def abortable(self) -> bool:
@@ -165,10 +197,16 @@ class Session:
     def position(self) -> list[Action]:
         """How far this end is, so that the peer says again what was lost."""
         record = self.record
-        done = record.peer_done if record.is_alice else record.measured
-        heard = tuple(stage for stage in stages.ORDER if stage in record.heard)
+        first, ahead = self._measuring.position()
         message = Position(
-            record.session, done.copy(), heard, record.agreed, self._distilling.peer_decoded
+            record.session,
+            first,
+            ahead,
+            tuple(stage for stage in stages.ORDER if stage in record.heard),
+            record.agreed,
+            self._distilling.peer_decoded,
+            record.paused,
+            self._measuring.device_away,
         )
         return [Tell(record.peer, message)]
 
@@ -214,23 +252,69 @@ class Session:
                 actions = distilling.hear_decoded(now_ns)
             case Position():
                 actions = self._hear_position(message)
-            case SyndromeWanted() | SyndromeExtra() | Paused() | CalibrationData():
+            case Paused(_, paused):
+                actions = self._hear_paused(paused)
+            case SyndromeWanted():
+                actions = distilling.hear_wanted(message)
+            case SyndromeExtra():
+                actions = distilling.hear_extra(now_ns, message)
+            case CalibrationData():
                 actions = [Refuse(self.record.peer, "message_unexpected")]
             case CalibrationResult():
                 actions = [Refuse(self.record.peer, "message_unexpected")]
         return self._after(now_ns, actions)
 
     def _hear_position(self, message: Position) -> list[Action]:
-        record, done = self.record, message.slots_done
-        if len(done) != record.request.slots:
+        record = self.record
+        if message.first + len(message.ahead) > record.request.slots:
             return [Refuse(record.peer, "position_length")]
         told = self._distilling.retell(message.heard, decoded=message.decoded)
         if record.stored:  # the rounds are gone, and the peer has measured them all
             return told
+        self._peer_device_away = message.device_away
+        paused = self._hear_paused(message.paused)
         # Alice learns from Bob's position what he has done; only Bob answers one with his own.
-        unknown = not record.is_alice and bool((record.measured & ~done).any())
+        unknown = not record.is_alice and self._measuring.unknown_to(message)
         own = self.position() if unknown else []
-        return own + self._measuring.retell(done) + told
+        return paused + own + self._measuring.retell(message) + told
+
+    # --- pauses ---------------------------------------------------------------------------------
+
+    def pause(self, now_ns: int, paused: bool) -> list[Action]:
+        """This end orders no new pairs, or goes on if the peer does.  What is under way goes on."""
+        record = self.record
+        if record.paused == paused:
+            return []
+        record.paused = paused
+        note = Note("session_paused" if paused else "session_resumed", {"session": record.session})
+        told = Tell(record.peer, Paused(record.session, paused))
+        kept = Persist((record.pause_fact(),))
+        return self._after(now_ns, [kept, note, told, *self._measuring.hold()])
+
+    def _hear_paused(self, paused: bool) -> list[Action]:
+        record = self.record
+        if record.peer_paused == paused or record.stored:
+            return []
+        record.peer_paused = paused
+        return [Persist((record.pause_fact(),)), *self._measuring.hold()]
+
+    @property
+    def needs_pairs(self) -> bool:
+        return not self._measuring.all_done()
+
+    @property
+    def paused_by(self) -> list[NodeName]:
+        """The ends that are paused; of a session that needs more pairs."""
+        record = self.record
+        if not self.needs_pairs:
+            return []
+        ends = ((record.own, record.paused), (record.peer, record.peer_paused))
+        return [name for name, paused in ends if paused]
+
+    @property
+    def in_hand(self) -> int:
+        """Blocks whose outcomes the device owes: they count as 0 if this node stops now."""
+        return self._measuring.under_way
 
     def owns(self, job: JobNumber) -> bool:
         return self._distilling.owns(job)
@@ -249,7 +333,8 @@ class Session:
         if measuring.all_done() and not self.record.stored:
             actions = actions + distilling.advance(now_ns)
         if measuring.moved or distilling.moved:
-            self._moved_ns = now_ns
+            self._slowest_ns = max(self._slowest_ns or 0, now_ns - self._moved_ns)
+            self._moved_ns, self._waited_ns = now_ns, 0
             measuring.moved = distilling.moved = False
         failure = measuring.failure or distilling.failure
         if failure and self.abortable:
@@ -277,9 +362,7 @@ class Session:
     @property
     def rounds_done(self) -> int:
         """Rounds both devices have answered, as far as this end knows."""
-        done = self.record.peer_done if self.record.is_alice else self.record.measured
-        request = self.record.request
-        return sum(request.slot_rounds(slot) for slot in np.flatnonzero(done).tolist())
+        return self.record.rounds_answered
 
     def _summary(self) -> dict[str, str | int | float]:
         p = self.record.parameters

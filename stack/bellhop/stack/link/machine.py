@@ -10,12 +10,16 @@ Rules
   A repetition is no evidence: what is told twice, or told again because a device is slow, changes
   nothing.  Only time is, from when the peer first told its digest.
   Settings are drawn only for agreed blocks: heralds are filtered before, never after.
+  Blocks are ordered for the first slots that are not finished, `window` of them, and never further
+  than `reach` above the first.  What is known of a slot is let go when it is finished: all that is
+  held lies within a few windows, however many slots there are.
+  On hold nothing is ordered that is not under way already.
 
 States of a block at one end
 
   state     | event                            | next
   ----------+----------------------------------+--------------------------------------------
-  (none)    | window open                      | ORDERED: order Attempt
+  (none)    | window open                      | ORDERED: order Attempt (on hold, when that ends)
   ORDERED   | Heralded                         | SEEN: persist, tell its digest
   ORDERED   | MemoryLost                       | SEEN with nothing: persist, tell an empty digest
   ORDERED   | device is back, or we are        | ORDERED: order again; a device that has heralded
@@ -29,9 +33,8 @@ States of a block at one end
             |                                  | (a slot's blocks are voided in their order)
 """
 
-import hashlib
-from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +48,9 @@ from bellhop.hal.operations import (
     NodeName,
     RequestId,
 )
-from bellhop.stack.codec import join, split
 from bellhop.stack.core import Action, Fact, Note, Order, Persist, Refuse, Tell
+from bellhop.stack.link.block import LOST, Block, Seen, decode_seen, herald_digest
+from bellhop.stack.link.slots import Slots
 from bellhop.stack.messages import BlockHeralded
 
 RETRIES_MAX = 8
@@ -60,6 +64,12 @@ of one memory lag behind those of the other.
 """
 
 PATTERN_MAX = max(BellState)
+
+REACH_WINDOWS = 4
+"""No slot is ordered this many windows above the first that is not finished."""
+
+PAGE_ROUNDS = 4_096
+"""Slots are kept together in pages of about so many rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +87,18 @@ class MeasureDirectly:
     def slots(self) -> int:
         return -(-self.rounds // self.block_rounds)
 
+    @property
+    def reach(self) -> int:
+        return REACH_WINDOWS * self.window
+
+    @property
+    def page_slots(self) -> int:
+        """Slots of a page; the last page may have fewer."""
+        return max(1, PAGE_ROUNDS // self.block_rounds)
+
+    def page(self, slot: int) -> int:
+        return slot // self.page_slots
+
     def slot_rounds(self, slot: int) -> int:
         return min(self.block_rounds, self.rounds - slot * self.block_rounds)
 
@@ -88,11 +110,16 @@ class MeasureDirectly:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairsReady:
-    """A slot's pairs are heralded and agreed: what passes to the layer above."""
+    """A slot's pairs are heralded and agreed: what passes to the layer above.
+
+    `begun_ns`, `ended_ns`: as this end's device says it, by its clock.
+    """
 
     slot: int
     block: int
     patterns: NDArray[np.uint8]
+    begun_ns: int = 0
+    ended_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,29 +132,6 @@ class LinkFailed:
 Delivery = PairsReady | LinkFailed
 
 
-@dataclass(slots=True)
-class _Block:
-    own: bytes | None = None  # our digest, empty if lost
-    peer: bytes | None = None
-    told_ns: int = 0  # when the peer first told its digest
-    patterns: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
-
-    @property
-    def agreed(self) -> bool:
-        return bool(self.own) and self.own == self.peer
-
-    @property
-    def void(self) -> bool:
-        return self.own is not None and self.peer is not None and not self.agreed
-
-
-def herald_digest(attempts: NDArray[np.int64], patterns: NDArray[np.uint8]) -> bytes:
-    """What both ends compare: SHA-256 of attempt numbers and patterns."""
-    return hashlib.sha256(
-        join(attempts.astype("<i8").tobytes(), patterns.astype(np.uint8).tobytes())
-    ).digest()
-
-
 class BlockExchange:
     """One end of one request."""
 
@@ -136,61 +140,95 @@ class BlockExchange:
     ) -> None:
         self.request = request
         self.device_away = device_away
+        self.on_hold = False
         self.prefix = f"link/{request.request}/"
-        self._blocks: dict[int, _Block] = {}
-        self._retry = [0] * request.slots
-        self._finished = [False] * request.slots
-        self._delivered = [False] * request.slots
+        self._blocks: dict[int, Block] = {}
+        self._retry: dict[int, int] = {}  # of slots that had a void block and are not finished
+        self._finished = Slots(request.slots)
+        self._delivered: set[int] = set()
         for name, payload in facts.items():
             if name.startswith(self.prefix):
-                self._restore(int(name.removeprefix(self.prefix)), payload)
+                self._restore(int(name.rpartition("/")[2]), payload)
 
     def _restore(self, block: int, payload: bytes) -> None:
-        digest, patterns = split(payload, 2)
-        self._blocks[block] = _Block(own=digest, patterns=np.frombuffer(patterns, np.uint8))
-        slot = block % self.request.slots
-        self._retry[slot] = max(self._retry[slot], block // self.request.slots)
+        self._blocks[block] = Block(seen=decode_seen(payload))
+        slot, retry = block % self.request.slots, block // self.request.slots
+        if retry > self._retry.get(slot, 0):
+            self._retry[slot] = retry
+
+    @property
+    def awaits_heralds(self) -> bool:
+        """Whether a device that is there has orders that it has not reported."""
+        return any(state.ordered and state.seen is None for state in self._blocks.values())
 
     # --- downwards ---------------------------------------------------------------------------
 
     def fill(self) -> list[Action]:
         """Order the next blocks, as many as the window leaves room for."""
-        open_slots = [slot for slot, done in enumerate(self._finished) if not done]
         actions: list[Action] = []
-        for slot in open_slots[: self.request.window]:
+        for slot in [] if self.on_hold else self._open():
             block = self._current(slot)
             if block not in self._blocks:
-                self._blocks[block] = _Block()
+                self._blocks[block] = Block()
                 actions += self._attempt(block)
         return actions
 
-    def reorder(self) -> list[Action]:
-        """The device is back and nothing is under way: order again what it has not reported."""
+    def _open(self) -> list[int]:
+        """The slots in the window."""
+        first = self._finished.first
+        reach = range(first, min(first + self.request.reach, self.request.slots))
+        return [slot for slot in reach if slot not in self._finished][: self.request.window]
+
+    def device_back(self) -> list[Action]:
+        """The device is there and nothing is under way: order what it has not reported."""
+        self.device_away = False
+        for state in self._blocks.values():
+            state.ordered = False
+        return self._order_again()
+
+    def hold(self, on_hold: bool) -> list[Action]:
+        """Order nothing new from now on, or go on."""
+        self.on_hold = on_hold
+        return [] if on_hold else [*self._order_again(), *self.fill()]
+
+    def _order_again(self) -> list[Action]:
         actions: list[Action] = []
         for block, state in sorted(self._blocks.items()):
-            if state.own is None and not self._finished[block % self.request.slots]:
+            if state.seen is None and not state.ordered:
                 actions += self._attempt(block)
         return actions
 
-    def resume(self, slot: int) -> None:
-        """The layer above had this slot's pairs before a restart."""
-        self._delivered[slot] = True
+    def resume(self, delivered: Iterable[int], finished: Slots) -> None:
+        """What the layer above had, and was done with, before a restart; `fill` comes after."""
+        self._finished = Slots(finished.size)
+        self._finished.add_run(0, finished.first)
+        for slot in range(finished.first, finished.end):
+            if slot in finished:
+                self._finished.add(slot)
+        self._delivered = {slot for slot in delivered if slot not in finished}
+        for slot in {block % self.request.slots for block in self._blocks}:
+            if slot in finished:
+                self._let_go(slot)
 
-    def resume_finished(self, slot: int) -> None:
-        """The layer above was done with this slot before a restart; `fill` comes after."""
-        self._finished[slot] = True
-
-    def finish(self, slot: int) -> list[Action]:
-        """The layer above is done with a slot at both ends: its place in the window is free."""
-        self._finished[slot] = True
+    def finish(self, slots: Iterable[int]) -> list[Action]:
+        """The layer above is done with slots at both ends: their places in the window are free."""
+        for slot in slots:
+            self._finished.add(slot)
+            self._let_go(slot)
         return self.fill()
+
+    def _let_go(self, slot: int) -> None:
+        self._delivered.discard(slot)
+        self._retry.pop(slot, None)
+        for retry in range(RETRIES_MAX + 1):
+            self._blocks.pop(slot + retry * self.request.slots, None)
 
     def retell(self, slots: Container[int]) -> list[Action]:
         """Tell again what we saw of the blocks of these slots."""
         return [
-            self._tell(block, state.own)
+            self._tell(block, state.seen.digest)
             for block, state in sorted(self._blocks.items())
-            if state.own is not None and block % self.request.slots in slots
+            if state.seen is not None and block % self.request.slots in slots
         ]
 
     # --- events ------------------------------------------------------------------------------
@@ -199,30 +237,32 @@ class BlockExchange:
         rounds = self.request.slot_rounds(report.block % self.request.slots)
         shapes_fit = report.attempts.shape == report.patterns.shape == (rounds,)
         if not shapes_fit or int(report.patterns.max()) > PATTERN_MAX:
-            return self._see(report.block, b"", np.zeros(0, np.uint8))
-        return self._see(
-            report.block, herald_digest(report.attempts, report.patterns), report.patterns
-        )
+            return self._see(report.block, LOST)
+        digest = herald_digest(report.attempts, report.patterns)
+        patterns = report.patterns.astype(np.uint8)
+        seen = Seen(digest, patterns, report.begun_ns, report.ended_ns)
+        return self._see(report.block, seen)
 
     def lost(self, report: MemoryLost) -> tuple[list[Action], list[Delivery]]:
-        return self._see(report.block, b"", np.zeros(0, np.uint8))
+        return self._see(report.block, LOST)
 
     def told(self, now_ns: int, message: BlockHeralded) -> tuple[list[Action], list[Delivery]]:
         block = message.block
         slot, retry = block % self.request.slots, block // self.request.slots
         if why := self._objection(message):
             return [Refuse(self.request.peer, *why)], []
-        if block not in self._blocks and retry < self._retry[slot]:
-            return [], []  # settled long ago
+        settled = slot in self._finished or retry < self._retry.get(slot, 0)
+        if block not in self._blocks and settled:
+            return [], []  # long ago
         actions: list[Action] = []
         if block not in self._blocks:
-            self._blocks[block] = _Block()
+            self._blocks[block] = Block()
             actions = self._attempt(block) if message.digest else []
         state = self._blocks[block]
         if state.peer is None:
             state.peer, state.told_ns = message.digest, now_ns
-        if state.own is None and not message.digest:
-            return self._see(block, b"", np.zeros(0, np.uint8))
+        if state.seen is None and not message.digest:
+            return self._see(block, LOST)
         more, deliveries = self._settle(block)
         return actions + more, deliveries
 
@@ -231,37 +271,39 @@ class BlockExchange:
         late = [
             block
             for block, state in sorted(self._blocks.items())
-            if state.own is None and state.peer and now_ns >= state.told_ns + HERALD_LATE_NS
+            if state.seen is None and state.peer and now_ns >= state.told_ns + HERALD_LATE_NS
         ]
         actions: list[Action] = []
         deliveries: list[Delivery] = []
         for block in late:
-            more, delivered = self._see(block, b"", np.zeros(0, np.uint8))
+            more, delivered = self._see(block, LOST)
             actions += more
             deliveries += delivered
         return actions, deliveries
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _horizon(self) -> int:
-        first_open = next((s for s, done in enumerate(self._finished) if not done), 0)
-        return first_open + 2 * self.request.window
-
     def _ahead(self, block: int) -> bool:
-        """Whether an honest peer cannot have come to this block yet: it voids none without us."""
+        """Whether an honest peer cannot have come to this block yet: it voids none without us.
+
+        Its first unfinished slot is none that we have not ordered, so below our reach; and it
+        orders within its own.
+        """
         slot, retry = block % self.request.slots, block // self.request.slots
         block = self._current(slot)
-        while block in self._blocks and self._blocks[block].own is not None:
+        while block in self._blocks and self._blocks[block].seen is not None:
             block += self.request.slots
-        return slot > self._horizon() or retry > block // self.request.slots
+        horizon = self._finished.first + 2 * self.request.reach
+        return slot >= horizon or retry > block // self.request.slots
 
     def _current(self, slot: int) -> int:
-        return slot + self._retry[slot] * self.request.slots
+        return slot + self._retry.get(slot, 0) * self.request.slots
 
     def _attempt(self, block: int) -> list[Action]:
-        """Order a block, unless the device is away: `reorder` does when it is back."""
-        if self.device_away:
+        """Order a block, unless the device is away or we are on hold: it is ordered after that."""
+        if self.device_away or self.on_hold:
             return []
+        self._blocks[block].ordered = True
         link, request = self.request.link, self.request.request
         rounds = self.request.slot_rounds(block % self.request.slots)
         return [Order(Attempt(link, request, block, rounds))]
@@ -284,25 +326,27 @@ class BlockExchange:
             return "link_digest", f"block {block} was told otherwise before"
         return None
 
-    def _see(
-        self, block: int, digest: bytes, patterns: NDArray[np.uint8]
-    ) -> tuple[list[Action], list[Delivery]]:
+    def _see(self, block: int, seen: Seen) -> tuple[list[Action], list[Delivery]]:
         state = self._blocks.get(block)
-        if state is None or state.own is not None:
+        if state is None or state.seen is not None:
             return [], []  # not ordered by us, or reported before
-        state.own, state.patterns = digest, patterns.astype(np.uint8)
-        fact = Fact(f"{self.prefix}{block}", join(digest, state.patterns.tobytes()))
-        actions: list[Action] = [Persist((fact,)), self._tell(block, digest)]
+        state.seen = seen
+        page = self.request.page(block % self.request.slots)
+        fact = Fact(f"{self.prefix}{page}/{block}", seen.encode())
+        actions: list[Action] = [Persist((fact,)), self._tell(block, seen.digest)]
         more, deliveries = self._settle(block)
         return actions + more, deliveries
 
     def _settle(self, block: int) -> tuple[list[Action], list[Delivery]]:
         state = self._blocks[block]
         slot, retry = block % self.request.slots, block // self.request.slots
-        if state.agreed and not self._delivered[slot]:
-            self._delivered[slot] = True
-            return [], [PairsReady(slot, block, state.patterns)]
-        if not state.void or retry != self._retry[slot]:
+        if state.agreed and slot not in self._delivered:
+            assert state.seen is not None, "else nothing is agreed"
+            self._delivered.add(slot)
+            seen = state.seen
+            ready = PairsReady(slot, block, seen.patterns, seen.begun_ns, seen.ended_ns)
+            return [], [ready]
+        if not state.void or retry != self._retry.get(slot, 0):
             return [], []
         note = Note("block_void", {"link": self.request.link, "block": block})
         if retry >= RETRIES_MAX:

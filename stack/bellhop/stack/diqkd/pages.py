@@ -1,0 +1,81 @@
+"""Rounds as bytes of a fact: what was drawn, two bits where one does not do, what was answered."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bellhop.stack.codec import join, pack, split, unpack
+
+Bits = NDArray[np.uint8]
+Flags = NDArray[np.bool_]
+
+TIME_NS_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From the first attempt to the last herald, by the clock of this end's device."""
+
+    begun_ns: int
+    ended_ns: int
+
+    def __or__(self, other: "Span") -> "Span":
+        return Span(min(self.begun_ns, other.begun_ns), max(self.ended_ns, other.ended_ns))
+
+    def encode(self) -> bytes:
+        """Whatever the device claims fits."""
+        times = (min(max(ns, 0), TIME_NS_MAX) for ns in (self.begun_ns, self.ended_ns))
+        return b"".join(ns.to_bytes(8, "big") for ns in times)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Some rounds before they are measured; arrays of one entry a round.
+
+    `settings` and `patterns` below 4.  `flips`: Alice's key bits that are flipped before use.
+    """
+
+    tests: Flags
+    settings: Bits
+    patterns: Bits
+    flips: Flags
+    span: Span
+
+    def encode(self) -> bytes:
+        return join(
+            pack(self.tests),
+            _two_bits(self.settings),
+            _two_bits(self.patterns),
+            pack(self.flips),
+            self.span.encode(),
+        )
+
+
+def decode_drawn(payload: bytes, rounds: int) -> Drawn:
+    tests, settings, patterns, flips, times = split(payload, 5)
+    return Drawn(
+        unpack(tests, rounds).astype(np.bool_),
+        _of_two_bits(settings, rounds),
+        _of_two_bits(patterns, rounds),
+        unpack(flips, rounds).astype(np.bool_),
+        Span(int.from_bytes(times[:8], "big"), int.from_bytes(times[8:], "big")),
+    )
+
+
+def encode_page(drawn: Drawn, outcomes: Bits) -> bytes:
+    return join(drawn.encode(), pack(outcomes))
+
+
+def decode_page(payload: bytes, rounds: int) -> tuple[Drawn, Bits]:
+    drawn, outcomes = split(payload, 2)
+    return decode_drawn(drawn, rounds), unpack(outcomes, rounds)
+
+
+def _two_bits(values: Bits) -> bytes:
+    return join(pack(values & np.uint8(1)), pack(values >> np.uint8(1)))
+
+
+def _of_two_bits(packed: bytes, rounds: int) -> Bits:
+    low, high = split(packed, 2)
+    return unpack(low, rounds) | unpack(high, rounds) << np.uint8(1)

@@ -1,0 +1,67 @@
+"""What the two ends of a link know of one block: what was seen here, what the peer has told."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bellhop.stack.codec import join, split
+
+TIME_NS_MAX = 2**63 - 1
+
+
+def herald_digest(attempts: NDArray[np.int64], patterns: NDArray[np.uint8]) -> bytes:
+    """What both ends compare: SHA-256 of attempt numbers and patterns."""
+    return hashlib.sha256(
+        join(attempts.astype("<i8").tobytes(), patterns.astype(np.uint8).tobytes())
+    ).digest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What this end saw of a block.  `digest` empty: it lost the block.
+
+    `begun_ns`, `ended_ns`: as the device says it, by its clock.
+    """
+
+    digest: bytes = b""
+    patterns: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    begun_ns: int = 0
+    ended_ns: int = 0
+
+    def encode(self) -> bytes:
+        times = _time(self.begun_ns) + _time(self.ended_ns)
+        return join(self.digest, self.patterns.tobytes(), times)
+
+
+LOST = Seen()
+
+
+def decode_seen(payload: bytes) -> Seen:
+    digest, patterns, times = split(payload, 3)
+    begun_ns, ended_ns = int.from_bytes(times[:8], "big"), int.from_bytes(times[8:], "big")
+    return Seen(digest, np.frombuffer(patterns, np.uint8), begun_ns, ended_ns)
+
+
+def _time(claimed_ns: int) -> bytes:
+    """A device's time as a fact holds it, whatever the device claims."""
+    return min(max(claimed_ns, 0), TIME_NS_MAX).to_bytes(8, "big")
+
+
+@dataclass(slots=True)
+class Block:
+    """`ordered`: the device that is there now has the order."""
+
+    ordered: bool = False
+    seen: Seen | None = None
+    peer: bytes | None = None  # its digest, empty if lost
+    told_ns: int = 0  # when the peer first told it
+
+    @property
+    def agreed(self) -> bool:
+        return self.seen is not None and bool(self.seen.digest) and self.seen.digest == self.peer
+
+    @property
+    def void(self) -> bool:
+        return self.seen is not None and self.peer is not None and not self.agreed
