@@ -11,6 +11,7 @@ from bellhop.stack.diqkd.parameters import (
     KEY_BITS_MIN,
     PROTOCOL,
     ROUNDS_MAX,
+    SPENT_BITS,
     TEST_SCALE,
     EatDesign,
     Parameters,
@@ -37,7 +38,8 @@ def objections(parameters: Parameters, policy: SessionPolicy) -> str | None:
     if why := _code_objection(p):
         return why
     design = p.design
-    return _eat_objection(p, design) if isinstance(design, EatDesign) else _certified(p, design)
+    why = _eat_objection(p, design) if isinstance(design, EatDesign) else _certified(p, design)
+    return why or _gain_objection(p, policy)
 
 
 def _what_is_spoken(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
@@ -58,7 +60,6 @@ def _ranges(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
         (0 < p.rounds <= ROUNDS_MAX, f"a session has at most {ROUNDS_MAX} rounds"),
         (0 < p.block_rounds <= BLOCK_ROUNDS_MAX, f"a block has at most {BLOCK_ROUNDS_MAX} rounds"),
         (0 < p.window <= 16, "the window is 1 to 16 blocks"),
-        (p.rounds <= 4096 * p.block_rounds, "a session has at most 4096 blocks"),
         (TEST_SCALE % gamma.denominator == 0, "the test probability is no multiple of 2**-16"),
         (TEST_SCALE % flips.denominator == 0, "the flip probability is no multiple of 2**-16"),
         (2 < p.s_design <= 2.8284272, "S of the design lies outside (2, 2.83)"),
@@ -69,10 +70,6 @@ def _ranges(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
             f"the design's error rate lies outside [{QBER_MIN}, 0.5)",
         ),
         (0 <= p.code.seed < 1 << 32, "the code's seed is no 32-bit number"),
-        (
-            KEY_BITS_MIN <= p.key_bits_min <= ROUNDS_MAX,
-            f"the least key lies outside [{KEY_BITS_MIN}, {ROUNDS_MAX}] bits",
-        ),
     )
 
 
@@ -104,7 +101,9 @@ def _eat_objection(p: Parameters, design: EatDesign) -> str | None:
         return why
     if design.key_bits != key_bits_of(p, tests=0, losses=0, steps=p.steps_max):
         return "the key length does not follow from the bound"
-    return _gain_objection(p)
+    if design.key_bits < KEY_BITS_MIN:
+        return "no key can come of this: take more rounds, or a better link"
+    return None
 
 
 def _certified(p: Parameters, design: CertifiedDesign) -> str | None:
@@ -118,16 +117,19 @@ def _certified(p: Parameters, design: CertifiedDesign) -> str | None:
         return f"the design {design.name[:64]} has other figures here"
     if not design.adaptive:
         return "the design does not hold when test rounds are announced during the run"
-    return _gain_objection(p)
+    return None
 
 
-def _gain_objection(p: Parameters) -> str | None:
+def _gain_objection(p: Parameters, policy: SessionPolicy) -> str | None:
+    """A session that is expected to net less than it should is not started unless told."""
+    if p.even_at_a_loss:
+        return None
     expected = expected_key_bits(p)
-    if expected >= p.key_bits_min:
+    least = max(KEY_BITS_MIN, SPENT_BITS + policy.net_bits_min)
+    if expected >= least:
         return None
-    if p.even_at_a_loss and p.losses_max is None:
-        return None
+    gained = f"a key of {expected}" if expected > 0 else "no key"
     return (
-        f"a key of {max(0, expected)} bits is expected, and {p.key_bits_min} are the least that"
-        " pays for it: take more rounds, or a better link"
+        f"not started unless told: it would spend {SPENT_BITS} bits, and {gained} is expected of"
+        f" the {least} bits wanted: take more rounds, a better link, or --even-at-a-loss"
     )

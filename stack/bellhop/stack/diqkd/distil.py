@@ -17,7 +17,6 @@ from bellhop.stack.core import (
     Action,
     Compute,
     DistilledBlock,
-    Job,
     Note,
     Persist,
     Refuse,
@@ -32,22 +31,23 @@ from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.jobs import (
     Amplified,
     Amplify,
-    Corrected,
-    Decode,
-    Encode,
-    Encoded,
     Prepare,
 )
-from bellhop.stack.diqkd.parameters import decoder_priors
 from bellhop.stack.diqkd.pool import TAG_WRONG, Pool
 from bellhop.stack.diqkd.receipt import account, published_bits, statement
-from bellhop.stack.diqkd.record import Bits, Record
-from bellhop.stack.diqkd.rounds import Score, expected_of_alice, flip_alice, flip_bob, score
+from bellhop.stack.diqkd.reconciling import Reconciling, Work
+from bellhop.stack.diqkd.record import Record
+from bellhop.stack.diqkd.rounds import Score, score
+from bellhop.stack.diqkd.verdict import verdict
 from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, strings_agree, verification_tag
 from bellhop.stack.ids import JobNumber
 from bellhop.stack.keys.ledger import CutBlock, cut_block
-from bellhop.stack.messages import BlockStored, Decoded, Stage, Tagged
+from bellhop.stack.messages import BlockStored, Stage, SyndromeExtra, SyndromeWanted, Tagged
 from bellhop.stack.rng import Rng
+
+STEPS_DIFFER = "the ends hold different extra syndrome: run another session"
+STRINGS_DIFFER = "the corrected strings differ: run another session, calibrate if it happens again"
+POOL_ADVICE = "unless somebody interferes, give both nodes a new pool: bellhop pool provision"
 
 
 class Distilling:
@@ -77,9 +77,9 @@ class Distilling:
         self._port = port
         self._use = use
         self._endorsements = endorsements
-        self._number_job = number_job
-        self._jobs: dict[JobNumber, str] = {}
-        self._results: dict[str, object] = {}
+        self._work = Work(number_job)
+        self._reconciling = Reconciling(record, self._work)
+        self._amplified: Amplified | None = None
 
     # --- the peer -------------------------------------------------------------------------------
 
@@ -91,9 +91,7 @@ class Distilling:
             for stage in stages.ORDER
             if stage in record.said and stage not in heard
         ]
-        if isinstance(self._results.get("decode"), Corrected) and not decoded:
-            actions.append(Tell(record.peer, Decoded(record.session)))
-        return actions
+        return actions + self._reconciling.retell(decoded=decoded)
 
     def hear_decoded(self, now_ns: int) -> list[Action]:
         record = self._record
@@ -104,15 +102,33 @@ class Distilling:
         self.peer_decoded = self.moved = True
         return self.advance(now_ns)
 
+    def hear_wanted(self, message: SyndromeWanted) -> list[Action]:
+        actions = self._reconciling.hear_wanted(message)
+        self.moved |= any(isinstance(action, Compute) for action in actions)
+        return actions
+
+    def hear_extra(self, now_ns: int, message: SyndromeExtra) -> list[Action]:
+        actions = self._reconciling.hear_extra(message)
+        if not any(isinstance(action, Persist) for action in actions):
+            return actions
+        self.moved = True
+        return actions + self.advance(now_ns)
+
     def hear_tagged(self, now_ns: int, message: Tagged) -> list[Action]:
         record, stage = self._record, message.stage
         if stage in record.heard or stage is not self.next_stage():
             return self._hear_again(message)
         if objection := self._objection(message):
             return [Refuse(record.peer, *objection)]
+        if (
+            stage is Stage.VERIFICATION
+            and stages.read_verification(message.body)[0] != record.steps
+        ):
+            self.failure = f"reconciliation failed: {STEPS_DIFFER}"
+            return [Refuse(record.peer, "steps_differ", stage.value)]
         if why := self._tag_objection(message):
             counted = [Persist((self._pool.refused(),))] if why == TAG_WRONG else []
-            self.failure = f"authentication failed: {why}"
+            self.failure = f"authentication failed: {why}; {POOL_ADVICE}"
             return [*counted, Refuse(record.peer, why, stage.value)]
         self.moved = True
         facts = (record.hear(message), self._pool.saw(message.batch, message.number))
@@ -141,7 +157,7 @@ class Distilling:
 
     def prepare(self) -> list[Action]:
         """Load the code while pairs are still coming."""
-        return [self._compute(Prepare(self._record.parameters.code))]
+        return self._work.order(Prepare(self._record.parameters.code))
 
     def next_stage(self) -> Stage | None:
         return next((stage for stage in stages.ORDER if not self._record.done(stage)), None)
@@ -155,9 +171,10 @@ class Distilling:
                 return actions + self._finish(now_ns)
             if stages.SENT_BY_ALICE[stage] != self._record.is_alice:
                 # Bob decodes as soon as the syndrome is there: Alice waits for word of it.
-                return actions + (self._decode() if stage is Stage.VERIFICATION else [])
+                due = stage is Stage.VERIFICATION
+                return actions + (self._reconciling.decode() if due else [])
             if self._pool.masks_left == 0:
-                self.failure = "authentication failed: the pool is used up"
+                self.failure = f"authentication failed: the pool is used up; {POOL_ADVICE}"
                 return actions
             body = self._body(stage)
             if not isinstance(body, bytes):
@@ -173,8 +190,8 @@ class Distilling:
         note = Note("stage_said", {"session": record.session, "stage": stage.value})
         facts = [record.say(message), spent]
         if stage is Stage.DECISION:
-            corrected = self._results["decode"]
-            assert isinstance(corrected, Corrected)
+            corrected = self._reconciling.corrected
+            assert corrected is not None
             facts.append(record.correct(corrected.bits))
         return [Persist(tuple(facts)), Tell(record.peer, message), note]
 
@@ -195,39 +212,27 @@ class Distilling:
                 return self._seed()
 
     def _syndrome(self) -> bytes | list[Action]:
-        encoded = self._results.get("encode")
-        if encoded is None:
-            return self._once(Encode(self._record.parameters.code, self._alice_bits()))
-        assert isinstance(encoded, Encoded)
-        return encoded.code_digest + encoded.syndrome
+        encoded = self._reconciling.syndrome()
+        return encoded if isinstance(encoded, list) else encoded.code_digest + encoded.syndrome
 
     def _verification(self) -> bytes | list[Action]:
         if not self.peer_decoded:
             return []
         key = self._rng.child("verification").draw(VERIFICATION_KEY_BYTES)
-        tag = verification_tag(key, pack(self._alice_bits()))
-        return stages.verification_body(0, key, tag)
-
-    def _decode(self) -> list[Action]:
-        if self._results.get("decode") is not None:
-            return []
-        p = self._record.parameters
-        body = self._record.heard[Stage.SYNDROME].body
-        cut = stages.CODE_DIGEST_BYTES
-        priors, tests = decoder_priors(p), self._record.tests
-        return self._once(Decode(p.code, self._guess(), tests, priors, body[:cut], body[cut:]))
+        tag = verification_tag(key, pack(self._reconciling.alice_bits()))
+        return stages.verification_body(self._record.steps, key, tag)
 
     def _decision(self) -> bytes | list[Action]:
-        corrected = self._results.get("decode")
+        corrected = self._reconciling.corrected
         if corrected is None:
-            return self._decode()
-        assert isinstance(corrected, Corrected)
-        _, key, tag = stages.read_verification(self._record.heard[Stage.VERIFICATION].body)
-        counts = score(corrected.bits, self._guess(), self._record.tests)
+            return self._reconciling.decode()
+        record = self._record
+        _, key, tag = stages.read_verification(record.heard[Stage.VERIFICATION].body)
         if not strings_agree(key, pack(corrected.bits), tag):
-            self.failure = "verification failed: the corrected strings differ"
-        elif stages.key_bits(self._record, counts) < self._record.parameters.key_bits_min:
-            self.failure = "Bell test below the threshold"
+            self.failure = f"verification failed: {STRINGS_DIFFER}"
+            return []
+        counts = score(corrected.bits, self._reconciling.guess(), record.tests)
+        self.failure = verdict(record.parameters, counts, record.steps)
         return stages.decision_body(counts) if self.failure is None else []
 
     def _seed(self) -> bytes:
@@ -242,20 +247,18 @@ class Distilling:
     # --- the key --------------------------------------------------------------------------------
 
     def _finish(self, now_ns: int) -> list[Action]:
-        amplified = self._results.get("amplify")
-        if amplified is not None:
-            assert isinstance(amplified, Amplified)
-            return self._store(now_ns, amplified.key)
+        if self._amplified is not None:
+            return self._store(now_ns, self._amplified.key)
         record = self._record
         if record.is_alice:
-            bits, heard = self._alice_bits(), record.said
+            bits, heard = self._reconciling.alice_bits(), record.said
         else:
             assert record.corrected is not None, "he has said his decision"
             bits, heard = record.corrected, record.heard
         counts = self.counts()
         assert counts is not None, "he has said his decision"
         seed = heard[Stage.AMPLIFICATION].body
-        return self._once(Amplify(bits, seed, stages.key_bits_whole(record, counts)))
+        return self._work.order(Amplify(bits, seed, stages.key_bits_whole(record, counts)))
 
     def _store(self, now_ns: int, key: bytes) -> list[Action]:
         record, p = self._record, self._record.parameters
@@ -271,7 +274,8 @@ class Distilling:
         used = self._use.stored(published_bits(record)).fact(p.link)
         record.stored = True
         record.forget_rounds()
-        self._results.clear()
+        self._amplified = None
+        self._reconciling.forget()
         facts = (record.parameters_fact(), batch, used, signed)
         source = self._port.source.value
         distilled = DistilledBlock(p.session, record.peer, source, text, block.slots)
@@ -286,46 +290,32 @@ class Distilling:
             return None  # not said, or long stored and the rounds forgotten
         return stages.read_decision(self._record, both[Stage.DECISION].body)
 
-    # --- strings and jobs -----------------------------------------------------------------------
-
-    def _alice_bits(self) -> Bits:
-        record = self._record
-        return flip_alice(record.outcomes, record.settings, record.patterns)
-
-    def _guess(self) -> Bits:
-        record = self._record
-        inputs = stages.read_inputs(record, record.heard[Stage.INPUTS_A].body)
-        bits = flip_bob(record.outcomes, record.patterns)
-        return expected_of_alice(bits, record.tests, inputs, record.settings)
-
-    def _once(self, job: Job) -> list[Action]:
-        return [] if job.name in self._jobs.values() else [self._compute(job)]
-
-    def _compute(self, job: Job) -> Compute:
-        number = self._number_job()
-        self._jobs[number] = job.name
-        return Compute(number, job)
+    # --- jobs -----------------------------------------------------------------------------------
 
     def owns(self, job: JobNumber) -> bool:
-        return job in self._jobs
+        return self._work.owns(job)
 
     def computed(self, now_ns: int, number: JobNumber, result: object) -> list[Action]:
-        name = self._jobs.pop(number)
+        name, told = self._work.back(number), list[Action]()
         self.moved = True
-        if name == "prepare":
-            return []
-        if isinstance(result, str):
-            self.failure = f"reconciliation failed: {result}"
-            return []
-        self._results[name] = result
-        told: list[Action] = []
-        if name == "decode" and Stage.VERIFICATION not in self._record.heard:
-            told = [Tell(self._record.peer, Decoded(self._record.session))]
+        match name:
+            case "encode":
+                self._reconciling.encoded(result)
+            case "encode_extra":
+                told = self._reconciling.extra_encoded(result)
+            case "decode":
+                told = self._reconciling.decoded(result)
+                self.failure = self._reconciling.failure
+            case "amplify":
+                assert isinstance(result, Amplified)
+                self._amplified = result
+            case _:
+                return []  # prepared
         return told + self.advance(now_ns)
 
     def compute_failed(self, number: JobNumber, why: str) -> list[Action]:
         """A job that failed here for good; a code that is not prepared is built when it is used."""
-        name = self._jobs.pop(number)
+        name = self._work.back(number)
         if name != "prepare":
-            self.failure = f"computation failed here: {name}, {why}"
+            self.failure = f"computation failed here: {name}, {why}: see the log of this node"
         return [Note("job_failed", {"job": name, "why": why})]

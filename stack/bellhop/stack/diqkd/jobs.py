@@ -6,6 +6,7 @@ What they import (compiled kernels, transforms) is loaded where they run, never 
 import functools
 import math
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from bellhop.hal.operations import LinkName, NodeName
 from bellhop.stack.codec import pack, unpack
 from bellhop.stack.diqkd.bounds.chsh import threshold_probability
 from bellhop.stack.diqkd.bounds.design import EAT, CertifiedDesign
+from bellhop.stack.diqkd.bounds.designs import certified_designs
+from bellhop.stack.diqkd.bounds.designs import expected_key_bits as promised_key_bits
 from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem
 from bellhop.stack.diqkd.code import (
     Code,
@@ -24,7 +27,6 @@ from bellhop.stack.diqkd.code import (
 )
 from bellhop.stack.diqkd.parameters import (
     KEY,
-    KEY_BITS_MIN,
     PROTOCOL,
     Classes,
     EatDesign,
@@ -37,6 +39,11 @@ from bellhop.stack.diqkd.parameters import (
 from bellhop.stack.ids import SessionId
 
 Bits = NDArray[np.uint8]
+
+TOO_MANY_ERRORS = (
+    "there are more errors than the code of this design corrects: calibrate the link, and plan with"
+    " the error rate that it shows"
+)
 
 STEPS_MARGIN = 1.02
 """By the theorem of fixed length a session pays for so much more syndrome than is expected."""
@@ -93,9 +100,30 @@ class Plan:
     def run(self) -> Parameters | str:
         """The parameters, or why there are none."""
         try:
-            return self._by_eat()
+            return self._by_eat() if self.policy.bound == EAT else self._by_design()
         except ValueError as error:
             return str(error)
+
+    def _by_design(self) -> Parameters | str:
+        """The shipped design that promises most, whatever that is, and the code for it."""
+        policy = self.policy
+        designs = [d for d in certified_designs() if d.bound == policy.bound and d.adaptive]
+        if not designs:
+            return f"no design for the bound {policy.bound} is shipped"
+        promised = functools.partial(
+            promised_key_bits,
+            rounds=self.rounds,
+            s=policy.s_design,
+            qber=policy.qber_design,
+            epsilon=policy.epsilon,
+        )
+        best = max(designs, key=promised)
+        of_a_round = best.design
+        p, q = of_a_round.flip_probability, policy.qber_design
+        gamma = Fraction(of_a_round.test_probability)
+        classes = classes_of(gamma, policy.s_design, p + q - 2 * p * q)
+        code = design_code(self.rounds, classes, self.seed)
+        return self._draft(policy.bound, best, code, code.steps_max)
 
     def _by_eat(self) -> Parameters:
         """Threshold and key length are fixed now, with the choice that is best for them."""
@@ -132,7 +160,6 @@ class Plan:
             design=design,
             code=code,
             steps_max=steps,
-            key_bits_min=KEY_BITS_MIN + policy.net_bits_min,
             even_at_a_loss=self.even_at_a_loss,
         )
 
@@ -184,37 +211,91 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class EncodeExtra:
+    """What the first `steps` steps reveal more of Alice's string."""
+
+    design: CodeDesign
+    bits: Bits = field(repr=False)
+    steps: int
+
+    @property
+    def name(self) -> str:
+        return "encode_extra"
+
+    def run(self) -> "ExtraEncoded":
+        from bellhop.stack.diqkd.reconcile import extra_syndrome
+
+        code = _code(self.design)
+        return ExtraEncoded(self.steps, pack(extra_syndrome(code, self.bits, self.steps)))
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraEncoded:
+    steps: int
+    bits: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """All that Alice has said of her string: of her code the digest, the syndrome, and the bits of
+    so many steps more."""
+
+    code_digest: bytes
+    syndrome: bytes = field(repr=False)
+    steps: int = 0
+    extra: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Decode:
-    """Alice's string from Bob's guess of it and her syndrome."""
+    """Alice's string from Bob's guess of it and what she has said of it."""
 
     design: CodeDesign
     guess: Bits = field(repr=False)
     tests: NDArray[np.bool_]
     error_probabilities: tuple[float, float]
-    code_digest: bytes
-    syndrome: bytes = field(repr=False)
+    received: Received
+    steps_max: int
 
     @property
     def name(self) -> str:
         return "decode"
 
-    def run(self) -> "Corrected | str":
-        """The corrected string, or why there is none."""
+    def run(self) -> "Corrected | ExtraWanted | str":
+        """The corrected string, how much must be said more, or why neither would help."""
         from bellhop.stack.diqkd.reconcile import decode
 
         code = _code(self.design)
-        if code.digest != self.code_digest:
-            return "code_mismatch"
+        if self.received.code_digest != code.digest:
+            return "the two ends built different codes: run the same version of bellhop at both"
         generation, test = (np.float32(q) for q in self.error_probabilities)
         probability = np.where(self.tests, test, generation).astype(np.float32)
-        wanted = unpack(self.syndrome, self.design.syndrome_bits)
-        decoded = decode(code, self.guess, wanted, probability)
-        return Corrected(decoded.bits) if decoded.converged else "decoder_failed"
+        decoded = decode(code, self.guess, self._syndrome(), probability, self._extra())
+        if decoded.converged:
+            return Corrected(decoded.bits)
+        if decoded.wanted_steps is None or decoded.wanted_steps > self.steps_max:
+            return TOO_MANY_ERRORS
+        return ExtraWanted(decoded.wanted_steps)
+
+    def _syndrome(self) -> Bits:
+        return unpack(self.received.syndrome, self.design.syndrome_bits)
+
+    def _extra(self) -> tuple[int, Bits] | None:
+        steps = self.received.steps
+        bits = self.design.leak_bits(steps) - self.design.syndrome_bits
+        return (steps, unpack(self.received.extra, bits)) if steps else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Corrected:
     bits: Bits = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraWanted:
+    """The decoder needs so many steps in all."""
+
+    steps: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -95,7 +95,17 @@ class Proposals:
         self._plans[job] = peer
         desk.expect(peer, number)
         pool = desk.pools[peer].id
-        plan = Plan(session, port.link, alice, bob, pool, ask.rounds, seed, desk.policy)
+        plan = Plan(
+            session=session,
+            link=port.link,
+            alice=alice,
+            bob=bob,
+            pool=pool,
+            rounds=ask.rounds,
+            seed=seed,
+            policy=desk.policy,
+            even_at_a_loss=ask.even_at_a_loss,
+        )
         return [Compute(job, plan)]
 
     def _run_objection(self, ask: RunSession, joined: set[NodeName]) -> str | None:

@@ -27,6 +27,13 @@ def draw_alice(rng: Rng, test_probability: Fraction, rounds: int) -> tuple[Flags
     return tests, np.where(tests, settings, 0).astype(np.uint8)
 
 
+def draw_flips(rng: Rng, flip_probability: Fraction, tests: Flags) -> Flags:
+    """Which key bits Alice flips before they are used (noisy preprocessing): none of a test."""
+    if not flip_probability:
+        return np.zeros_like(tests)
+    return chosen(rng.child("flips"), flip_probability, len(tests)) & ~tests
+
+
 def draw_bob(rng: Rng, tests: Flags) -> Bits:
     """Bob's settings: the key setting in a generation round, uniform over 0 and 1 in a test."""
     settings = uniform_bits(rng.child("settings"), len(tests))

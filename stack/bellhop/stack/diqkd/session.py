@@ -123,7 +123,7 @@ class Session:
         if self.record.stored:
             self.ended = Ended("stored", "", self._summary())
             return []
-        return self._after(now_ns, self._distilling.prepare() + self._measuring.begin())
+        return self._after(now_ns, self._prepare() + self._measuring.begin())
 
     def next_deadline(self) -> int | None:
         """The next retelling; the stall is found then too."""
@@ -331,7 +331,7 @@ class Session:
         if self.ended:
             return actions
         if measuring.all_done() and not self.record.stored:
-            actions = actions + distilling.advance(now_ns)
+            actions = actions + self._finish(now_ns)
         if measuring.moved or distilling.moved:
             self._slowest_ns = max(self._slowest_ns or 0, now_ns - self._moved_ns)
             self._moved_ns, self._waited_ns = now_ns, 0

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bellhop.stack.codec import Malformed, join, pack, unpack
 from bellhop.stack.diqkd.amplify import seed_bits_needed
-from bellhop.stack.diqkd.parameters import key_bits_of
+from bellhop.stack.diqkd.parameters import KEY_BITS_MIN, key_bits_of
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.rounds import Score
 from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, VERIFICATION_TAG_BYTES
@@ -90,13 +90,15 @@ def tagged_bytes(record: Record, stage: Stage, body: bytes) -> bytes:
         # only steer flips, and flips that differ are differing strings, which verification finds.
         patterns = hashlib.sha256(record.patterns.tobytes()).digest()
         context = join(record.parameters.encode(), pack(record.tests), patterns)
+    elif stage is Stage.VERIFICATION:
+        context = record.extra
     return join(record.session.encode(), stage.value.encode(), context, body)
 
 
 def transcript_hash(record: Record) -> str:
     """SHA-256 over all that was said, in order: the same at both ends."""
     messages = {**record.said, **record.heard}
-    parts = [record.parameters.encode(), pack(record.tests)]
+    parts = [record.parameters.encode(), pack(record.tests), record.extra]
     parts += [join(messages[stage].body, messages[stage].tag) for stage in ORDER]
     return hashlib.sha256(join(*parts)).hexdigest()
 
@@ -161,7 +163,7 @@ def objection(record: Record, message: Tagged) -> str | None:
 
 def _decision_objection(record: Record, counts: Score) -> str | None:
     possible = counts.losses <= counts.tests and counts.errors <= counts.rounds - counts.tests
-    if not possible or key_bits(record, counts) < record.parameters.key_bits_min:
+    if not possible or key_bits(record, counts) < KEY_BITS_MIN:
         return "the counts of the decision cannot be accepted"
     return None
 
