@@ -134,7 +134,7 @@ def test_metrics_may_be_switched_off_and_nothing_else() -> None:
         ("= 128", "= 100001", "etsi.max_key_per_request", "etsi.max_key_count"),
         ("block_rounds = 4096", "block_rounds = 65537", "diqkd.block_rounds", "65536"),
         ("rounds = 1500000", "rounds = 1000", "diqkd.block_rounds", "diqkd.rounds"),
-        ("s_design = 2.64", "s_design = nan", "diqkd.s_design", ""),
+        ("s_design = 2.67", "s_design = nan", "diqkd.s_design", ""),
         ("epsilon = 1e-10", "epsilon = 0.0", "diqkd.epsilon", "> 0"),
         (":7102", ":7101", "etsi.listen", "peers.listen"),
         ('listen = "127.0.0.1:7101"', 'listen = ""', "peers.listen", "must be given"),

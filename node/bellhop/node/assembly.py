@@ -42,6 +42,9 @@ def node_core(config: NodeConfig, restored: Restored, rng: Rng, identity: Identi
     """The core of this node: its chance, its name's key, and only its own section."""
     diqkd = config.diqkd
     policy = SessionPolicy(
+        bound=diqkd.bound,
+        allow_unrefereed=diqkd.allow_unrefereed,
+        net_bits_min=diqkd.net_bits_min,
         test_probability=diqkd.test_probability,
         s_design=diqkd.s_design,
         qber_design=diqkd.qber_design,

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bellhop.hal.errors import ConfigError, RequestError
+from bellhop.node.cli.main import LazyGroup
 from bellhop.node.cli.node_option import config_option
 from bellhop.node.cli.output import json_option, show
 from bellhop.node.config import load_config
@@ -22,7 +23,17 @@ class SessionRefused(RequestError):
     who_must_act = "whoever asked for it"
 
 
-@click.group()
+LAZY = {
+    "plan": ("bellhop.node.cli.plan:plan", "Choose a session for a link, and see its worth."),
+    "calibrate": ("bellhop.node.cli.calibrate:calibrate", "Measure S and QBER of a link."),
+    "calibrations": (
+        "bellhop.node.cli.calibrate:calibrations",
+        "What a node's links have shown so far.",
+    ),
+}
+
+
+@click.group(cls=LazyGroup, lazy=LAZY)
 def diqkd() -> None:
     """Make keys with a peer, device-independently."""
 
