@@ -14,7 +14,13 @@ from bellhop.stack.diqkd.amplify import (
     toeplitz_hash_by_transforms,
 )
 from bellhop.stack.diqkd.authenticate import coefficients, polynomial_hash, tag, verify_tag
-from bellhop.stack.diqkd.field import evaluate, evaluate_bitwise, multiply
+from bellhop.stack.diqkd.field import (
+    ELEMENT_BYTES,
+    evaluate,
+    evaluate_bitwise,
+    multiply,
+    power,
+)
 from bellhop.stack.keys.ledger import BLOCK_BYTES_MIN, cut_block
 
 ELEMENTS = st.integers(0, 2**128 - 1)
@@ -49,9 +55,25 @@ def test_field_has_no_zero_divisors(a: int, b: int) -> None:
 
 
 @given(ELEMENTS, MESSAGES)
-def test_tables_agree_with_bitwise_products(point: int, message: bytes) -> None:
+def test_folds_agree_with_bitwise_products(point: int, message: bytes) -> None:
     padded = coefficients(message)
     assert evaluate(point, padded) == evaluate_bitwise(point, padded)
+
+
+@settings(max_examples=20)
+@given(ELEMENTS, st.integers(0, 400), st.integers(0, 2**32))
+def test_folds_of_folds_agree_with_bitwise_products(point: int, count: int, seed: int) -> None:
+    """More than 16 * 16 coefficients are folded twice, and more than 8 values of it again."""
+    message = np.random.default_rng(seed).bytes(ELEMENT_BYTES * count)
+    assert evaluate(point, message) == evaluate_bitwise(point, message)
+
+
+@given(ELEMENTS, st.integers(0, 7))
+def test_powers_are_repeated_products(a: int, doublings: int) -> None:
+    expected = a
+    for _ in range(2**doublings - 1):
+        expected = multiply(expected, a)
+    assert power(a, 2**doublings) == expected
 
 
 @given(HASH_KEYS, st.binary(min_size=12, max_size=12), MESSAGES)

@@ -11,13 +11,22 @@ shares the processor's caches; a node's host is trusted (it holds the key anyway
 
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
+Elements = NDArray[np.uint64]  # (m, 2): the 16 bytes of m elements, as they stand in memory
+
 ELEMENT_BYTES: Final = 16
 ELEMENT_BITS: Final = 8 * ELEMENT_BYTES
 ONE: Final = 1 << (ELEMENT_BITS - 1)
 _REDUCTION: Final = 0xE1 << (ELEMENT_BITS - 8)
 _BYTE_VALUES: Final = 256
-
-Tables = tuple[tuple[int, ...], ...]
+_FOLD: Final = 16
+"""Neighbouring coefficients that are folded into one: more fill the vectors worse, fewer need more
+tables."""
+_FEW: Final = 8
+"""So many coefficients are multiplied bit by bit: a table takes as long."""
+_TABLE_STARTS: Final = (_BYTE_VALUES * np.arange(ELEMENT_BYTES, dtype=np.intp))[:, None]
 
 
 def times_x(a: int) -> int:
@@ -35,42 +44,71 @@ def multiply(a: int, b: int) -> int:
     return product
 
 
-def multiplication_tables(point: int) -> Tables:
-    """Products with a fixed point: entry [k][v] is (byte value v at byte k of an element) * point.
-
-    16 tables of 256 elements, 0.5 ms and 0.2 MB: made for each message rather than kept, since
-    they are as secret as the point.
-    """
-    tables = []
-    power = point
-    for _ in range(ELEMENT_BYTES):
-        table = [0] * _BYTE_VALUES
-        for bit in range(7, -1, -1):
-            table[1 << bit] = power
-            power = times_x(power)
-        for value in range(_BYTE_VALUES):
-            lowest = value & -value
-            table[value] = table[value ^ lowest] ^ table[lowest]
-        tables.append(tuple(table))
-    return tuple(tables)
-
-
 def evaluate(point: int, coefficients: bytes) -> int:
-    """The sum of c_k * point^(m - k + 1) over the 16-byte coefficients c_1 ... c_m (Horner).
+    """The sum of c_k * point^(m - k + 1) over the 16-byte coefficients c_1 ... c_m.
 
     This is GHASH with hash key `point` (SP 800-38D, algorithm 2): the constant term is zero.
+
+    Horner's rule side by side: every 16 neighbours become the value of their own polynomial at the
+    point, all groups at once; the values are the coefficients of a polynomial in point^16.
     """
     assert len(coefficients) % ELEMENT_BYTES == 0, "whole elements only"
-    t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, ta, tb, tc, td, te, tf = multiplication_tables(point)
+    left = np.frombuffer(coefficients, dtype=np.uint64).reshape(-1, 2)
+    folded = point
+    while len(left) > _FEW:
+        left = _fold(folded, left)
+        folded = power(folded, _FOLD)
     value = 0
-    # Unrolled: a loop over the tables doubles the time, and a transcript has 12,000 coefficients.
-    for start in range(0, len(coefficients), ELEMENT_BYTES):
-        coefficient = int.from_bytes(coefficients[start : start + ELEMENT_BYTES], "big")
-        v = (value ^ coefficient).to_bytes(ELEMENT_BYTES, "big")
-        value = t0[v[0]] ^ t1[v[1]] ^ t2[v[2]] ^ t3[v[3]] ^ t4[v[4]] ^ t5[v[5]] ^ t6[v[6]]
-        value ^= t7[v[7]] ^ t8[v[8]] ^ t9[v[9]] ^ ta[v[10]] ^ tb[v[11]] ^ tc[v[12]]
-        value ^= td[v[13]] ^ te[v[14]] ^ tf[v[15]]
-    return value
+    for coefficient in left:
+        value = multiply(value, folded) ^ int.from_bytes(coefficient.tobytes(), "big")
+    return multiply(value, point)
+
+
+def power(a: int, exponent: int) -> int:
+    """An element to a power that is itself a power of two."""
+    assert exponent > 0 and exponent & (exponent - 1) == 0
+    for _ in range(exponent.bit_length() - 1):
+        a = multiply(a, a)
+    return a
+
+
+def _fold(point: int, coefficients: Elements) -> Elements:
+    """The values at the point of the polynomials of 16 neighbours each, the highest power first."""
+    zeros = np.zeros((-len(coefficients) % _FOLD, 2), dtype=np.uint64)
+    groups = np.concatenate((zeros, coefficients)).reshape(-1, _FOLD, 2)
+    table = _table(point)
+    values = groups[:, 0].copy()
+    for k in range(1, _FOLD):
+        values = _times(table, values) ^ groups[:, k]
+    return values
+
+
+def _table(point: int) -> NDArray[np.complex128]:
+    """Products with the point: entry 256 k + v is (byte value v at byte k of an element) * point.
+
+    64 kB, made for each message rather than kept, since it is as secret as the point. An entry
+    rides as a complex number, numpy's one type of 16 bytes, and is never computed with as such.
+    """
+    multiples = bytearray()
+    multiple = point
+    for _ in range(ELEMENT_BITS):
+        multiples += multiple.to_bytes(ELEMENT_BYTES, "big")
+        multiple = times_x(multiple)
+    of_bit = np.frombuffer(bytes(multiples), dtype=np.uint64).reshape(ELEMENT_BYTES, 8, 2)
+    table = np.zeros((ELEMENT_BYTES, _BYTE_VALUES, 2), dtype=np.uint64)
+    for bit in range(8):
+        known = 1 << bit
+        # The most significant bit of a byte is the lowest power of x.
+        np.bitwise_xor(table[:, :known], of_bit[:, 7 - bit, None], out=table[:, known : 2 * known])
+    return table.reshape(-1).view(np.complex128)
+
+
+def _times(table: NDArray[np.complex128], elements: Elements) -> Elements:
+    """The products of elements with a table's point."""
+    places = elements.view(np.uint8).reshape(-1, ELEMENT_BYTES).T + _TABLE_STARTS
+    parts = table.take(places).view(np.uint64).reshape(ELEMENT_BYTES, -1, 2)
+    product: Elements = np.bitwise_xor.reduce(parts, axis=0)
+    return product
 
 
 def evaluate_bitwise(point: int, coefficients: bytes) -> int:
