@@ -24,6 +24,8 @@ _BYTE_VALUES: Final = 256
 _FOLD: Final = 16
 """Neighbouring coefficients that are folded into one: more fill the vectors worse, fewer need more
 tables."""
+_TOGETHER: Final = 1024
+"""Groups that are folded at once: what is looked up for them stays in the processor's caches."""
 _FEW: Final = 8
 """So many coefficients are multiplied bit by bit: a table takes as long."""
 _TABLE_STARTS: Final = (_BYTE_VALUES * np.arange(ELEMENT_BYTES, dtype=np.intp))[:, None]
@@ -77,9 +79,13 @@ def _fold(point: int, coefficients: Elements) -> Elements:
     zeros = np.zeros((-len(coefficients) % _FOLD, 2), dtype=np.uint64)
     groups = np.concatenate((zeros, coefficients)).reshape(-1, _FOLD, 2)
     table = _table(point)
-    values = groups[:, 0].copy()
-    for k in range(1, _FOLD):
-        values = _times(table, values) ^ groups[:, k]
+    values = np.empty((len(groups), 2), dtype=np.uint64)
+    for start in range(0, len(groups), _TOGETHER):
+        some = groups[start : start + _TOGETHER]
+        value = some[:, 0].copy()
+        for k in range(1, _FOLD):
+            value = _times(table, value) ^ some[:, k]
+        values[start : start + _TOGETHER] = value
     return values
 
 
