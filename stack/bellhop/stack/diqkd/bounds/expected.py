@@ -8,6 +8,7 @@ import math
 from types import MappingProxyType
 
 from bellhop.stack.diqkd.bounds import filtered, renyi
+from bellhop.stack.diqkd.bounds.asymptotic import flipped
 from bellhop.stack.diqkd.bounds.chsh import binary_entropy, winning_probability
 from bellhop.stack.diqkd.bounds.design import FILTERED, RENYI, CertifiedDesign, Design
 from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound, Shown
@@ -18,11 +19,6 @@ BINS = 1024
 
 KAPPA = MappingProxyType({RENYI: renyi.kappa, FILTERED: filtered.kappa})
 """kappa of a design by the bound's name."""
-
-
-def flipped(qber: float, flip_probability: float) -> float:
-    """The error rate of a key bit that Alice flipped with this probability: Q + p - 2 p Q."""
-    return qber + flip_probability - 2.0 * flip_probability * qber
 
 
 def shannon_bits(design: Design, rounds: int, s: float, qber: float) -> float:
