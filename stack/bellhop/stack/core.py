@@ -101,7 +101,15 @@ class PauseSession:
     paused: bool
 
 
-Ask = RunSession | AbortSession | PauseSession
+@dataclass(frozen=True, slots=True)
+class CalibrateLink:
+    """An operator asks for S and the error rate of the link to `peer`: a session without a key."""
+
+    peer: NodeName
+    rounds: int
+
+
+Ask = RunSession | AbortSession | PauseSession | CalibrateLink
 
 
 @dataclass(frozen=True, slots=True)

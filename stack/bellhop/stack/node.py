@@ -13,6 +13,7 @@ from bellhop.stack.core import (
     AbortSession,
     Action,
     Asked,
+    CalibrateLink,
     Computed,
     ComputeFailed,
     Event,
@@ -30,7 +31,7 @@ from bellhop.stack.core import (
 )
 from bellhop.stack.diqkd.desk import Desk, session_of
 from bellhop.stack.diqkd.endorsements import Endorsements
-from bellhop.stack.diqkd.parameters import SessionPolicy, expected_key_bits
+from bellhop.stack.diqkd.parameters import KEY, SessionPolicy, expected_key_bits
 from bellhop.stack.diqkd.proposals import Proposals
 from bellhop.stack.diqkd.record import Record, restore
 from bellhop.stack.diqkd.session import Session, SessionMessage
@@ -138,6 +139,7 @@ class NodeCore:
     def snapshot(self) -> dict[str, Any]:
         """The node's state for people, in plain values; no secrets."""
         desk = self._desk
+        design = (desk.policy.s_design, desk.policy.qber_design)
         return {
             "node": self._settings.name,
             "device_ready": desk.device_ready,
@@ -165,6 +167,11 @@ class NodeCore:
             + [_about(record, "proposed", 0) for record in self._proposals.records()],
             "held": sorted(desk.held),
             "refused_endorsements": dict(desk.refused_endorsements),
+            "calibrations": desk.calibrations.document(),
+            "drifts": {
+                link: [one.fields() for one in desk.calibrations.drift(link, *design)]
+                for link in desk.ports
+            },
             "last_session": dict(desk.last),
             "last_refusal": dict(desk.last_refusal),
         }
@@ -256,6 +263,8 @@ class NodeCore:
                 return self._desk.give_up(asked.number, peer) if given_up is None else given_up
             case PauseSession():
                 return self._desk.pause(now_ns, asked.number, asked.ask)
+            case CalibrateLink():
+                return self._proposals.calibrate(now_ns, asked.number, asked.ask, self._joined)
 
     def _computed(self, now_ns: int, job: JobNumber, result: object) -> list[Action]:
         planned = self._proposals.computed(now_ns, job, result)
@@ -304,12 +313,14 @@ def _progress(session: Session) -> dict[str, Any]:
 
 
 def _about(record: Record, stage: str, rounds_done: int) -> dict[str, Any]:
+    parameters = record.parameters
     return {
         "session": record.session,
         "peer": record.peer,
         "role": "alice" if record.is_alice else "bob",
         "stage": stage,
-        "rounds": record.parameters.rounds,
+        "purpose": parameters.purpose,
+        "rounds": parameters.rounds,
         "rounds_done": rounds_done,
-        "key_bits": max(0, expected_key_bits(record.parameters)),
+        "key_bits": max(0, expected_key_bits(parameters)) if parameters.purpose == KEY else 0,
     }

@@ -30,6 +30,8 @@ from bellhop.stack.ids import SessionId
 from bellhop.stack.messages import CALIBRATION_SETTINGS
 
 PREFIX = "calibration/"
+CALIBRATED = "calibrated"
+"""How a calibration ends, as an outcome and as the word that is remembered of its session."""
 
 HISTORY_MAX = 64
 """Calibrations of a link that are remembered."""

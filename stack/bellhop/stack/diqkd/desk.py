@@ -6,7 +6,8 @@ Rules
   A session id is never used twice: ended ones are remembered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from bellhop.hal.operations import LinkName, NodeName, Port, Report
 from bellhop.stack.core import (
@@ -20,10 +21,12 @@ from bellhop.stack.core import (
     Tell,
     VoidKeys,
 )
+from bellhop.stack.diqkd.calibrate import CALIBRATED, Calibrations
+from bellhop.stack.diqkd.calibrating import Calibrating, result_of
 from bellhop.stack.diqkd.device_use import PREFIX as USE_PREFIX
 from bellhop.stack.diqkd.device_use import DeviceUse, read_use
 from bellhop.stack.diqkd.endorsements import Endorsements
-from bellhop.stack.diqkd.parameters import SessionPolicy
+from bellhop.stack.diqkd.parameters import CALIBRATION, SessionPolicy
 from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.session import Session, SessionMessage
@@ -68,6 +71,7 @@ class Desk:
             if name.startswith("ended/")
         }
         self.held = set(held)
+        self.calibrations = Calibrations(facts)
         self.last: dict[str, str | int | float] = {}
         self.last_refusal: dict[str, str | int | float] = {}
         self.refused_endorsements: dict[SessionId, str] = {}
@@ -106,7 +110,10 @@ class Desk:
     def start(self, now_ns: int, record: Record, link_facts: Mapping[str, bytes]) -> list[Action]:
         """Both ends have agreed, or this end has restarted with these facts."""
         link = record.parameters.link
-        session = Session(
+        kind: Callable[..., Session] = Session
+        if record.parameters.purpose == CALIBRATION:
+            kind = partial(Calibrating, calibrations=self.calibrations)
+        session = kind(
             record,
             self.policy,
             self.pools[record.peer],
@@ -189,6 +196,8 @@ class Desk:
         how = self.ended[id_]
         if how == "stored":
             return self._stored(peer, id_, confirmed=True)
+        if (known := self.calibrations.of_session(id_)) is not None:
+            return Tell(peer, result_of(known))
         return Tell(peer, Abort(id_, how))
 
     def hear_abort(self, peer: NodeName, message: Abort) -> list[Action]:
@@ -283,8 +292,9 @@ class Desk:
                 continue
             # The fact of it is put where the session ended, with the keys or with the abort.
             self._uses[session.record.parameters.link] = session.use_after
-            if ended.outcome == "aborted":
-                actions += self._remember(id_, ended.reason)
+            if ended.outcome in ("aborted", CALIBRATED):  # no key
+                how = CALIBRATED if ended.outcome == CALIBRATED else ended.reason
+                actions += self._remember(id_, how)
                 del self.sessions[id_]
                 self._let_go(id_)
                 peer = session.record.peer

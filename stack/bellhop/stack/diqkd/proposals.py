@@ -13,6 +13,7 @@ from bellhop.hal.operations import NodeName, Side
 from bellhop.stack.core import (
     Action,
     Answer,
+    CalibrateLink,
     Compute,
     Note,
     Persist,
@@ -21,11 +22,14 @@ from bellhop.stack.core import (
     Tell,
 )
 from bellhop.stack.diqkd.agreement import objections
+from bellhop.stack.diqkd.calibrating import calibration_objection, calibration_parameters
 from bellhop.stack.diqkd.desk import HELD_MAX, Desk
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.diqkd.parameters import (
+    CALIBRATION,
     ROUNDS_MAX,
     Parameters,
+    SessionPolicy,
     decode_parameters,
 )
 from bellhop.stack.diqkd.record import Record
@@ -108,12 +112,44 @@ class Proposals:
         )
         return [Compute(job, plan)]
 
+    def calibrate(
+        self, now_ns: int, number: AskNumber, ask: CalibrateLink, joined: set[NodeName]
+    ) -> list[Action]:
+        """A calibration has nothing to plan, and takes nothing of the pool."""
+        desk, peer = self._desk, ask.peer
+        if why := self._link_objection(peer, joined):
+            return [Answer(number, "refused", {"reason": why, "peer": peer})]
+        port = port_to(desk.ports.values(), peer)
+        assert port is not None, "else an objection above"
+        roles = (desk.own, peer) if port.side is Side.A else (peer, desk.own)
+        session = SessionId(desk.rng.child("session id", desk.number_job()).draw(16).hex())
+        policy = desk.policy
+        block_rounds = min(policy.block_rounds, ask.rounds)
+        desk.expect(peer, number)
+        return self._propose(
+            now_ns,
+            peer,
+            calibration_parameters(
+                session, port.link, *roles, ask.rounds, block_rounds, policy.window
+            ),
+        )
+
     def _run_objection(self, ask: RunSession, joined: set[NodeName]) -> str | None:
         desk, peer = self._desk, ask.peer
-        if peer not in desk.pools:
-            return f"{peer} is no peer of this node: see [[peer]] in its configuration"
         if not 0 < ask.rounds <= ROUNDS_MAX:
             return f"a session has 1 to {ROUNDS_MAX} rounds"
+        if why := self._link_objection(peer, joined):
+            return why
+        port = port_to(desk.ports.values(), peer)
+        assert port is not None, "else an objection above"
+        pool_id = desk.pools[peer].id
+        return self._pool_objection(peer, pool_id, is_alice=port.side is Side.A)
+
+    def _link_objection(self, peer: NodeName, joined: set[NodeName]) -> str | None:
+        """Why no session of any purpose can be begun with `peer` now."""
+        desk = self._desk
+        if peer not in desk.pools:
+            return f"{peer} is no peer of this node: see [[peer]] in its configuration"
         if peer not in joined:
             return f"{peer} is not connected: see the logs of both nodes"
         if why := self._device_objection(peer):
@@ -122,10 +158,7 @@ class Proposals:
             return f"a session with {peer} is under way"
         if len(desk.held_with(peer)) >= HELD_MAX:
             return f"{peer} has not stored the keys of {HELD_MAX} sessions yet"
-        port = port_to(desk.ports.values(), peer)
-        assert port is not None, "else an objection above"
-        pool_id = desk.pools[peer].id
-        return self._pool_objection(peer, pool_id, is_alice=port.side is Side.A)
+        return None
 
     def _device_objection(self, peer: NodeName) -> str | None:
         """Why this node's own device cannot serve a session of its configuration."""
@@ -176,7 +209,7 @@ class Proposals:
         desk = self._desk
         if not isinstance(planned, Parameters):
             return desk.answer(peer, "refused", str(planned))
-        if why := objections(planned, desk.policy):
+        if why := _objections(planned, desk.policy):
             return desk.answer(peer, "refused", why)
         record = Record(planned, desk.own, peer, agreed=False)
         self.restore(now_ns, record)
@@ -278,14 +311,23 @@ class Proposals:
             return "a session is under way here"
         if len(desk.held_with(peer)) >= HELD_MAX:
             return f"the keys of {HELD_MAX} sessions are not confirmed yet"
-        why = self._pool_objection(peer, parameters.pool, is_alice=port.side is Side.A)
-        why = why or loophole(port)
+        why = loophole(port)
+        if parameters.purpose != CALIBRATION:
+            is_alice = port.side is Side.A
+            why = why or self._pool_objection(peer, parameters.pool, is_alice=is_alice)
         if why is None and not holds(port, parameters.block_rounds):
             why = (
                 f"your diqkd.block_rounds = {parameters.block_rounds} exceeds the"
                 f" {port.rounds_max} pairs that the device here holds at once"
             )
-        return why or objections(parameters, desk.policy)
+        return why or _objections(parameters, desk.policy)
+
+
+def _objections(parameters: Parameters, policy: SessionPolicy) -> str | None:
+    """Why a node does not agree to a session of this purpose, or None."""
+    if parameters.purpose == CALIBRATION:
+        return calibration_objection(parameters)
+    return objections(parameters, policy)
 
 
 def _digest(record: Record) -> bytes:

@@ -316,6 +316,18 @@ class Session:
         """Blocks whose outcomes the device owes: they count as 0 if this node stops now."""
         return self._measuring.under_way
 
+    # --- what another kind of session does otherwise --------------------------------------------
+
+    def _prepare(self) -> list[Action]:
+        """What can be done while pairs are still coming."""
+        return self._distilling.prepare()
+
+    def _finish(self, now_ns: int) -> list[Action]:
+        """What is due once all rounds are done."""
+        return self._distilling.advance(now_ns)
+
+    # --- jobs -----------------------------------------------------------------------------------
+
     def owns(self, job: JobNumber) -> bool:
         return self._distilling.owns(job)
 
