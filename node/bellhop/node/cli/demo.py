@@ -9,6 +9,7 @@ import click
 from bellhop.hal.errors import ConfigError
 from bellhop.node.cli.diqkd import EXIT_ABORTED, raise_if_refused
 from bellhop.node.cli.output import json_option, table, to_json
+from bellhop.node.cli.receipt import source_of
 
 ROUNDS = 1_500_000
 """As many as the experiment had."""
@@ -85,7 +86,7 @@ def _account(document: dict[str, Any]) -> str:
         ("key", f"{_bits(end['gross_bits']):<24}{_bits(published['key_bits'])}"),
         ("net of tags", _bits(end["net_bits"])),
         ("epsilon", f"{end['epsilon']:<24.1e}{published['epsilon']:.0e}"),
-        ("source", receipt.get("source", "?")),
+        ("source", source_of(receipt)),
         ("bound", end["bound"]),
     ]
     use = [

@@ -1,6 +1,5 @@
 """`bellhop keys status|receipt`: what a running node holds, and on what ground."""
 
-import datetime
 import json
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from bellhop.node.cli.node_option import config_option
 from bellhop.node.cli.output import json_option, show
+from bellhop.node.cli.receipt import receipt_rows
 from bellhop.node.config import load_config
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
@@ -47,47 +47,6 @@ def receipt(name: str, config_file: Path, as_json: bool) -> None:
     with node_at(load_config(config_file).control_socket) as node:
         document = json.loads(node.receipt(asked))
     show(document, receipt_rows(document), as_json)
-
-
-def receipt_rows(receipt: dict[str, Any]) -> list[tuple[str, object]]:
-    """The receipt for people, in groups and rounded; --json has every figure as it is."""
-    design = receipt["design"]
-    return [
-        ("What was measured", ""),
-        ("  source", f"{receipt['source']} ({receipt['device']})"),
-        ("  rounds", f"{receipt['rounds']:,}, of them {receipt['tests']:,} tests"),
-        ("  S", f"{receipt['s']:.4f}"),
-        ("  QBER", f"{receipt['qber']:.2%}"),
-        ("  tests lost", f"{receipt['losses']:,}, accepted up to {design['losses_max']:,}"),
-        ("  key bits wrong", f"{receipt['errors']:,}, corrected"),
-        ("The key", ""),
-        ("  distilled", f"{receipt['key_bits']:,} bits"),
-        ("  deliverable", f"{receipt['deliverable_bits']:,} bits"),
-        ("  net of tags", f"{receipt['net_bits']:,} bits"),
-        ("  leaked", f"{receipt['leak_bits']:,} bits"),
-        ("The claim", ""),
-        ("  theorem", receipt["theorem"]),
-        ("  epsilon", f"{receipt['epsilon']:.3g}"),
-        ("  threshold", f"{design['threshold']:.4f} of the tests won"),
-        *_listed("  assumptions", receipt["assumptions"]),
-        *_listed("  idealisations", receipt["idealisations"]),
-        ("The session", ""),
-        ("  name", receipt["receipt"]),
-        ("  nodes", f"{receipt['alice']} and {receipt['bob']}, this is {receipt['node']}'s"),
-        ("  link", receipt["link"]),
-        ("  stored", _moment(receipt["stored_ns"])),
-        ("  sessions before", receipt["device_sessions_before"]),
-        ("  transcript", receipt["transcript_hash"]),
-    ]
-
-
-def _listed(name: str, sentences: list[str]) -> list[tuple[str, object]]:
-    return [(name if n == 0 else "", f"- {text}") for n, text in enumerate(sentences)]
-
-
-def _moment(moment_ns: int) -> str:
-    moment = datetime.datetime.fromtimestamp(moment_ns // 10**9, datetime.UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _rows(document: dict[str, Any]) -> list[tuple[str, object]]:

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "open": ("bellhop.node.cli.files:open_", "Decrypt a sealed file."),
     "pki": ("bellhop.node.cli.pki:pki", "Make certificates."),
     "pool": ("bellhop.node.cli.pool:pool", "The keys that two nodes share beforehand."),
+    "receipt": ("bellhop.node.cli.receipt:receipt", "Check what a session claims."),
     "run": ("bellhop.node.cli.run:run", "Run a node."),
     "seal": ("bellhop.node.cli.files:seal", "Encrypt a file for another application."),
     "sim": ("bellhop.node.cli.sim:sim", "Run two nodes in virtual time."),

@@ -184,6 +184,7 @@ def _transcript(record: Record) -> dict[str, Any]:
         "parameters_sha256": _sha256(record.parameters.encode()),
         "tests_sha256": _sha256(pack(record.tests)),
         "heralds_sha256": _sha256(record.patterns.tobytes()),
+        "extra_syndrome_sha256": _sha256(record.extra),
         "code_sha256": said[Stage.SYNDROME].body[: stages.CODE_DIGEST_BYTES].hex(),
         "messages": [
             {

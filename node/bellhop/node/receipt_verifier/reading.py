@@ -1,0 +1,64 @@
+"""A receipt as bytes: read strictly, and spelled in the one way that digests are made over."""
+
+import hashlib
+import json
+import math
+from typing import Any
+
+BYTES_MAX = 1 << 20
+INTEGER_MAX = 1 << 63
+
+
+class Unreadable(Exception):
+    """The file is not even JSON of the kind that receipts are written in."""
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """JSON in which every name comes once and every number is one; Unreadable otherwise."""
+    if len(content) > BYTES_MAX:
+        raise Unreadable(f"a receipt has at most {BYTES_MAX} bytes")
+    try:
+        read = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_once_each,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"this is no JSON of a receipt: {error}") from None
+    if not isinstance(read, dict):
+        raise Unreadable("a receipt is one JSON object")
+    return read
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) != len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return names
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    if len(text) > 40 or not math.isfinite(float(text)):
+        raise ValueError("a number is too large or too long")
+    return float(text)
+
+
+def _bounded(text: str) -> int:
+    if len(text) > 20 or abs(int(text)) >= INTEGER_MAX:
+        raise ValueError("an integer is too large")
+    return int(text)
+
+
+def canonical(content: Any) -> bytes:
+    """The one spelling that digests and signatures are made over."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
