@@ -13,7 +13,7 @@ import grpc
 from bellhop.hal.errors import BellhopError, ConfigError, RequestError
 from bellhop.hal.operations import NodeName
 from bellhop.node.errors import grpc_status_of
-from bellhop.stack.core import AbortSession, Answer, Ask, PauseSession, RunSession
+from bellhop.stack.core import AbortSession, Answer, Ask, CalibrateLink, PauseSession, RunSession
 from bellhop.stack.ids import KeyId, SessionId
 from bellhop.v1 import control_pb2 as pb
 from bellhop.v1 import control_pb2_grpc
@@ -70,11 +70,29 @@ class Control(control_pb2_grpc.ControlServiceServicer):
     async def RunSession(
         self, request: pb.RunSessionRequest, context: Any
     ) -> AsyncIterator[pb.SessionReply]:
-        """The session goes on if the caller leaves; only its question is forgotten."""
         peer = NodeName(request.peer)
+        ask = RunSession(peer, request.rounds, request.even_at_a_loss)
+        async for reply in self._until_it_ends(peer, ask):
+            yield reply
+
+    async def Calibrate(
+        self, request: pb.CalibrateRequest, context: Any
+    ) -> AsyncIterator[pb.SessionReply]:
+        peer = NodeName(request.peer)
+        async for reply in self._until_it_ends(peer, CalibrateLink(peer, request.rounds)):
+            yield reply
+
+    async def Calibrations(
+        self, request: pb.CalibrationsRequest, context: Any
+    ) -> pb.CalibrationsReply:
+        snapshot = self._node.snapshot()
+        known = {name: snapshot.get(name, {}) for name in ("calibrations", "drifts")}
+        return pb.CalibrationsReply(calibrations_json=json.dumps(known))
+
+    async def _until_it_ends(self, peer: NodeName, ask: Ask) -> AsyncIterator[pb.SessionReply]:
+        """The session goes on if the caller leaves; only its question is forgotten."""
         away = f"waiting for {peer}"
         begun_ns = time.monotonic_ns()
-        ask = RunSession(peer, request.rounds, request.even_at_a_loss)
         asked = asyncio.ensure_future(self._node.ask(ask))
         try:
             while not asked.done():

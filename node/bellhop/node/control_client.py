@@ -84,8 +84,19 @@ class NodeControl:
         self, peer: str, rounds: int, *, even_at_a_loss: bool
     ) -> Iterator[pb.SessionReply]:
         request = pb.RunSessionRequest(peer=peer, rounds=rounds, even_at_a_loss=even_at_a_loss)
+        return self._session("RunSession", request)
+
+    def calibrate(self, peer: str, rounds: int) -> Iterator[pb.SessionReply]:
+        return self._session("Calibrate", pb.CalibrateRequest(peer=peer, rounds=rounds))
+
+    def calibrations(self) -> str:
+        """JSON text."""
+        read = pb.CalibrationsReply.FromString
+        return self._call("Calibrations", pb.CalibrationsRequest(), read).calibrations_json
+
+    def _session(self, name: str, request: _Message) -> Iterator[pb.SessionReply]:
         method = self._channel.unary_stream(
-            f"{SERVICE}RunSession",
+            f"{SERVICE}{name}",
             request_serializer=_bytes_of,
             response_deserializer=pb.SessionReply.FromString,
         )

@@ -275,8 +275,10 @@ class Daemon:
         return await self._store.receipt(name)
 
     async def status(self) -> dict[str, Any]:
-        """Everything an operator may see; no secrets."""
+        """Everything an operator may see, of calibrations the last; no secrets."""
         core = self._driver.snapshot()
+        known = core.get("calibrations", {})
+        core = core | {"calibrations": {link: every[-1:] for link, every in known.items()}}
         now_ns = self._clock.now_ns()
         return {
             "node": self._config.node.name,

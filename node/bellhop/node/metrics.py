@@ -50,6 +50,11 @@ class Metrics:
         self._aborts = self._counter("session_aborts", "Sessions aborted", "reason")
         self._s = self._gauge("session_chsh_s", "CHSH value S of the last scored session")
         self._qber = self._gauge("session_qber", "Error rate of the last session's key basis")
+        self._link_s = self._gauge("link_chsh_s", "CHSH value S at the last calibration", "peer")
+        self._link_qber = self._gauge("link_qber", "Error rate at the last calibration", "peer")
+        self._drifts = self._gauge(
+            "link_drifts", "Figures that had drifted at the last calibration", "peer"
+        )
         self._bits = self._counter("key_bits", "Secret bits distilled, gross and net", "kind")
         self._keys = self._gauge("keys", "Keys held, by state", "state")
         self._delivered = self._counter("keys_delivered", "Keys delivered to applications")
@@ -97,6 +102,13 @@ class Metrics:
         """What the last session that could be scored showed."""
         self._s.set(s)
         self._qber.set(qber)
+
+    def calibrated(self, peer: str, s: float, qber: float, drifts: int) -> None:
+        """What the last calibration of the link to `peer` showed."""
+        label = _listed(peer, self._peers)
+        self._link_s.labels(label).set(s)
+        self._link_qber.labels(label).set(qber)
+        self._drifts.labels(label).set(drifts)
 
     def keys_held(self, stored: int, deliverable: int) -> None:
         """How many keys lie in the store, and how many of them may be handed out."""

@@ -1,7 +1,7 @@
 """Running a session from outside the node: its progress, and its end."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,29 @@ def run_session(
 
     Raises NotRunning if there is no node, NodeStopped if it ends meanwhile.
     """
-    last: Progress | None = None
     with node_at(socket) as node:
-        for reply in node.run_session(peer, rounds, even_at_a_loss=even_at_a_loss):
-            if reply.HasField("end"):
-                if reply.end.outcome == "stored" and last is not None:
-                    moved(replace(last, stage="stored", rounds_done=last.rounds))
-                return {**json.loads(reply.end.fields_json), "outcome": reply.end.outcome}
-            last = _progress(reply.progress)
-            moved(last)
+        return _followed(node.run_session(peer, rounds, even_at_a_loss=even_at_a_loss), moved)
+
+
+def calibrate(
+    socket: Path, peer: str, rounds: int, moved: Callable[[Progress], None]
+) -> dict[str, Any]:
+    """As `run_session`, for a calibration: its outcome is `calibrated` if it has one."""
+    with node_at(socket) as node:
+        return _followed(node.calibrate(peer, rounds), moved)
+
+
+def _followed(
+    replies: Iterator[control_pb2.SessionReply], moved: Callable[[Progress], None]
+) -> dict[str, Any]:
+    last: Progress | None = None
+    for reply in replies:
+        if reply.HasField("end"):
+            if reply.end.outcome == "stored" and last is not None:
+                moved(replace(last, stage="stored", rounds_done=last.rounds))
+            return {**json.loads(reply.end.fields_json), "outcome": reply.end.outcome}
+        last = _progress(reply.progress)
+        moved(last)
     raise NodeStopped
 
 

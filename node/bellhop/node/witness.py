@@ -14,6 +14,13 @@ CORE_REFUSALS = (
     "accept_of_another_proposal",
     "accept_unexpected",
     "allocation",
+    "calibration_length",
+    "calibration_settings",
+    "calibration_unexpected",
+    "counts_impossible",
+    "counts_length",
+    "counts_missing",
+    "counts_of_other_rounds",
     "decoded_unexpected",
     "endorsement_malformed",
     "endorsement_missing",
@@ -68,6 +75,13 @@ class Witness:
                 self.metrics.scored(float(fields.get("s", 0)), float(fields.get("qber", 0)))
             case "session_aborted":
                 self.metrics.session_aborted(str(fields.get("kind", "")))
+            case "calibrated":
+                s, qber = (float(fields.get(name, 0)) for name in ("s", "qber"))
+                drifts = int(fields.get("drifts", 0))
+                self.metrics.calibrated(str(fields.get("peer", "")), s, qber, drifts)
+            case "calibration_drift":
+                fields = {**fields, "who_must_act": "the operators of both nodes"}
+                level = logging.WARNING
             case "device_gone":
                 fields = {**fields, "who_must_act": "the operator of the memory"}
                 level = logging.WARNING

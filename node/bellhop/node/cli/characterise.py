@@ -103,8 +103,8 @@ def characterise(
         require(0.0 <= ms <= AFTER_MS_MAX, "--after-ms", f"is from 0 to {AFTER_MS_MAX:g}, not {ms}")
     pictures = {"--plot": plot, "--plot-storage": plot_storage}
     for option, file in pictures.items():
-        _check_picture(option, file)
-    preset = _preset(preset_name, preset_file, overrides)
+        check_picture(option, file)
+    preset = preset_of(preset_name, preset_file, overrides)
     if plot_storage is not None:
         from bellhop.hal.curves import storage_span_ms
 
@@ -127,7 +127,7 @@ def characterise(
         _print(found, drawn)
 
 
-def _preset(name: str | None, file: Path | None, overrides: tuple[str, ...]) -> Preset:
+def preset_of(name: str | None, file: Path | None, overrides: tuple[str, ...]) -> Preset:
     from bellhop.hal.preset import load_preset, preset_names, read_preset
 
     one = (name is None) != (file is None)
@@ -159,7 +159,7 @@ def _override(text: str) -> tuple[str, float]:
     return path.strip(), value
 
 
-def _check_picture(option: str, file: Path | None) -> None:
+def check_picture(option: str, file: Path | None) -> None:
     """Before minutes of work, not after them."""
     if file is None:
         return

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bellhop.node.cli.calibrate import calibration_rows
 from bellhop.node.cli.node_option import config_option
 from bellhop.node.cli.output import json_option, show
 from bellhop.node.config import load_config
@@ -56,6 +57,8 @@ def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
             rows.append(("  ", held))
         if session.get("in_hand"):
             rows.append(("  in the device's hands", f"{session['in_hand']} blocks"))
+    for link, every in core.get("calibrations", {}).items():
+        rows += calibration_rows(link, every[-1], core["drifts"].get(link, []))
     if core.get("last_session"):
         last = core["last_session"]
         rows.append(("last session", f"{last.get('outcome')} {last.get('reason', '')}".strip()))
