@@ -142,6 +142,7 @@ class BlockExchange:
         self.device_away = device_away
         self.on_hold = False
         self.prefix = f"link/{request.request}/"
+        self._slots = request.slots
         self._blocks: dict[int, Block] = {}
         self._retry: dict[int, int] = {}  # of slots that had a void block and are not finished
         self._finished = Slots(request.slots)
@@ -152,9 +153,14 @@ class BlockExchange:
 
     def _restore(self, block: int, payload: bytes) -> None:
         self._blocks[block] = Block(seen=decode_seen(payload))
-        slot, retry = block % self.request.slots, block // self.request.slots
+        slot, retry = block % self._slots, block // self._slots
         if retry > self._retry.get(slot, 0):
             self._retry[slot] = retry
+
+    @property
+    def held(self) -> int:
+        """Blocks of which something is remembered."""
+        return len(self._blocks)
 
     @property
     def awaits_heralds(self) -> bool:
@@ -176,7 +182,7 @@ class BlockExchange:
     def _open(self) -> list[int]:
         """The slots in the window."""
         first = self._finished.first
-        reach = range(first, min(first + self.request.reach, self.request.slots))
+        reach = range(first, min(first + self.request.reach, self._slots))
         return [slot for slot in reach if slot not in self._finished][: self.request.window]
 
     def device_back(self) -> list[Action]:
@@ -206,7 +212,7 @@ class BlockExchange:
             if slot in finished:
                 self._finished.add(slot)
         self._delivered = {slot for slot in delivered if slot not in finished}
-        for slot in {block % self.request.slots for block in self._blocks}:
+        for slot in {block % self._slots for block in self._blocks}:
             if slot in finished:
                 self._let_go(slot)
 
@@ -220,21 +226,22 @@ class BlockExchange:
     def _let_go(self, slot: int) -> None:
         self._delivered.discard(slot)
         self._retry.pop(slot, None)
-        for retry in range(RETRIES_MAX + 1):
-            self._blocks.pop(slot + retry * self.request.slots, None)
+        block = slot
+        while self._blocks.pop(block, None) is not None:  # none is told of before the one before
+            block += self._slots
 
     def retell(self, slots: Container[int]) -> list[Action]:
         """Tell again what we saw of the blocks of these slots."""
         return [
             self._tell(block, state.seen.digest)
             for block, state in sorted(self._blocks.items())
-            if state.seen is not None and block % self.request.slots in slots
+            if state.seen is not None and block % self._slots in slots
         ]
 
     # --- events ------------------------------------------------------------------------------
 
     def heralded(self, report: Heralded) -> tuple[list[Action], list[Delivery]]:
-        rounds = self.request.slot_rounds(report.block % self.request.slots)
+        rounds = self.request.slot_rounds(report.block % self._slots)
         shapes_fit = report.attempts.shape == report.patterns.shape == (rounds,)
         if not shapes_fit or int(report.patterns.max()) > PATTERN_MAX:
             return self._see(report.block, LOST)
@@ -248,7 +255,7 @@ class BlockExchange:
 
     def told(self, now_ns: int, message: BlockHeralded) -> tuple[list[Action], list[Delivery]]:
         block = message.block
-        slot, retry = block % self.request.slots, block // self.request.slots
+        slot, retry = block % self._slots, block // self._slots
         if why := self._objection(message):
             return [Refuse(self.request.peer, *why)], []
         settled = slot in self._finished or retry < self._retry.get(slot, 0)
@@ -289,15 +296,15 @@ class BlockExchange:
         Its first unfinished slot is none that we have not ordered, so below our reach; and it
         orders within its own.
         """
-        slot, retry = block % self.request.slots, block // self.request.slots
+        slot, retry = block % self._slots, block // self._slots
         block = self._current(slot)
         while block in self._blocks and self._blocks[block].seen is not None:
-            block += self.request.slots
+            block += self._slots
         horizon = self._finished.first + 2 * self.request.reach
-        return slot >= horizon or retry > block // self.request.slots
+        return slot >= horizon or retry > block // self._slots
 
     def _current(self, slot: int) -> int:
-        return slot + self._retry.get(slot, 0) * self.request.slots
+        return slot + self._retry.get(slot, 0) * self._slots
 
     def _attempt(self, block: int) -> list[Action]:
         """Order a block, unless the device is away or we are on hold: it is ordered after that."""
@@ -305,7 +312,7 @@ class BlockExchange:
             return []
         self._blocks[block].ordered = True
         link, request = self.request.link, self.request.request
-        rounds = self.request.slot_rounds(block % self.request.slots)
+        rounds = self.request.slot_rounds(block % self._slots)
         return [Order(Attempt(link, request, block, rounds))]
 
     def _tell(self, block: int, digest: bytes) -> Tell:
@@ -314,7 +321,7 @@ class BlockExchange:
 
     def _objection(self, message: BlockHeralded) -> tuple[str, str] | None:
         block = message.block
-        last = (RETRIES_MAX + 1) * self.request.slots - 1
+        last = (RETRIES_MAX + 1) * self._slots - 1
         if message.link != self.request.link or len(message.digest) not in (0, 32):
             return "link_block", f"block {block} cannot be"
         if not 0 <= block <= last:
@@ -331,7 +338,7 @@ class BlockExchange:
         if state is None or state.seen is not None:
             return [], []  # not ordered by us, or reported before
         state.seen = seen
-        page = self.request.page(block % self.request.slots)
+        page = self.request.page(block % self._slots)
         fact = Fact(f"{self.prefix}{page}/{block}", seen.encode())
         actions: list[Action] = [Persist((fact,)), self._tell(block, seen.digest)]
         more, deliveries = self._settle(block)
@@ -339,7 +346,7 @@ class BlockExchange:
 
     def _settle(self, block: int) -> tuple[list[Action], list[Delivery]]:
         state = self._blocks[block]
-        slot, retry = block % self.request.slots, block // self.request.slots
+        slot, retry = block % self._slots, block // self._slots
         if state.agreed and slot not in self._delivered:
             assert state.seen is not None, "else nothing is agreed"
             self._delivered.add(slot)
