@@ -52,6 +52,7 @@ def node_core(config: NodeConfig, restored: Restored, rng: Rng, identity: Identi
         epsilon=diqkd.epsilon,
         block_rounds=diqkd.block_rounds,
         stall_ns=diqkd.stall,
+        pair_ns=diqkd.pair,
     )
     peers = tuple(NodeName(peer.name) for peer in config.peer)
     settings = NodeSettings(NodeName(config.node.name), peers, policy)

@@ -169,7 +169,13 @@ class DiqkdSection(Section, frozen=True, kw_only=True):
     block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = 4_096
     """Rounds that are measured between two announcements."""
     stall: Nanoseconds = Nanoseconds(600_000_000_000)
-    """How long a session waits for anything new before it ends; longer than a block takes."""
+    """How long a session waits for anything new before it ends. The time runs only while the peer
+    is connected, both devices are there and neither end is paused: a day of maintenance ends no
+    run."""
+    pair: Nanoseconds = Nanoseconds(10_000_000_000)
+    """The longest that a pair may take, on average over a block: while the device owes a block of n
+    pairs, a session waits n times as long beside stall; after the first one, four times as long as
+    the slowest that came, if that is less."""
     test_probability: Fraction = Fraction(13, 256)
     """For "eat-2109.14600": probability that a round is a test, between 0 and 1; a fraction such as
     "13/256". A Renyi bound's design has its own."""

@@ -36,6 +36,7 @@ class SessionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: int | None = None
     retry_s: float | None = None
     stall_s: float | None = None
+    pair_s: float | None = None
 
 
 class ScenarioFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,7 +103,7 @@ def _links(sections: tuple[LinkSection, ...], folder: Path) -> tuple[Link, ...]:
 
 def _policy(section: SessionSection) -> SessionPolicy:
     given = {k: v for k, v in msgspec.structs.asdict(section).items() if v is not None}
-    for name in ("retry_s", "stall_s"):
+    for name in ("retry_s", "stall_s", "pair_s"):
         if name in given:
             require(given[name] > 0, f"session.{name}", "is above 0")
             given[name.replace("_s", "_ns")] = round(given.pop(name) * 1e9)
