@@ -7,7 +7,7 @@ Secrets are seeded here; they stand in the text as sizes and the heads of their 
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
@@ -42,6 +42,7 @@ from bellhop.stack.core import (
     Tick,
     VoidKeys,
 )
+from bellhop.stack.diqkd.bounds.design import EAT
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.diqkd.parameters import Parameters, SessionPolicy
 from bellhop.stack.diqkd.pool import PoolFile
@@ -55,16 +56,20 @@ ROUNDS = 24_000
 SECOND_NS = 1_000_000_000
 
 POLICY = SessionPolicy(
-    test_probability=Fraction(3, 32),
     s_design=2.8284,
     qber_design=0.0005,
-    deviations=2.0,
     epsilon=0.9,
     block_rounds=8_000,
     stall_ns=30_000_000_000,
     pair_ns=0,
 )
 """The keys are worth nothing with this epsilon, but few rounds make them."""
+
+EAT_POLICY = replace(POLICY, bound=EAT, test_probability=Fraction(3, 32), deviations=2.0)
+"""By the theorem of fixed length and threshold."""
+
+NOISY_POLICY = replace(POLICY, s_design=2.5, qber_design=0.08)
+"""For a link so bad that Alice flips key bits (noisy preprocessing); no key is expected of it."""
 
 IDEAL = Path(__file__).parents[1] / "scenarios" / "ideal.toml"
 LINK = Link(LinkName("fibre"), ALICE, BOB, read_preset(IDEAL))
@@ -80,7 +85,7 @@ def pool_file(seed: int = 1, masks: int = 64) -> PoolFile:
 class TwoCores:
     """`mail` what a node was told and has not heard, `reports` what its device has said."""
 
-    def __init__(self, seed: int = 1, masks: int = 64) -> None:
+    def __init__(self, seed: int = 1, masks: int = 64, policy: SessionPolicy = POLICY) -> None:
         self.now_ns = 0
         self.lines: list[str] = []
         self.actions: list[Action] = []
@@ -89,6 +94,7 @@ class TwoCores:
         self.jobs: dict[NodeName, deque[Compute]] = {ALICE: deque(), BOB: deque()}
         self.store = {ALICE: SimulatedStore(), BOB: SimulatedStore()}
         self._seed = seed
+        self._policy = policy
         self._lives = {ALICE: 0, BOB: 0}
         self._names: dict[str, str] = {}
         self._asks = 0
@@ -101,7 +107,7 @@ class TwoCores:
     def _new_core(self, name: NodeName) -> NodeCore:
         self._lives[name] += 1
         rng = SeededRng(self._seed, name, self._lives[name])
-        settings = NodeSettings(name, (OTHER[name],), POLICY)
+        settings = NodeSettings(name, (OTHER[name],), self._policy)
         return NodeCore(settings, rng, self.store[name].restored(), simulated_identity(name))
 
     # --- by hand ----------------------------------------------------------------------------------
@@ -145,9 +151,12 @@ class TwoCores:
         self._deliver(self.nature.attach(self.now_ns, name))
         self.report(name)
 
-    def ask(self, name: NodeName, rounds: int = ROUNDS) -> list[Action]:
+    def ask(
+        self, name: NodeName, rounds: int = ROUNDS, *, even_at_a_loss: bool = False
+    ) -> list[Action]:
         self._asks += 1
-        return self.feed(name, Asked(AskNumber(self._asks), RunSession(OTHER[name], rounds)))
+        ask = RunSession(OTHER[name], rounds, even_at_a_loss)
+        return self.feed(name, Asked(AskNumber(self._asks), ask))
 
     def hear(self, name: NodeName, count: int | None = None) -> None:
         """A node hears the next messages, or those that wait now."""

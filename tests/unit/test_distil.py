@@ -6,15 +6,38 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.support.cores import ALICE, BOB, OTHER, SESSION, bits_of, facts_of, kinds, told
+from tests.support.cores import (
+    ALICE,
+    BOB,
+    EAT_POLICY,
+    NOISY_POLICY,
+    OTHER,
+    POLICY,
+    SESSION,
+    bits_of,
+    facts_of,
+    kinds,
+    measured_records,
+    plan,
+    told,
+)
 from tests.support.distilling import NOW_NS, Both, P, reasons, restarted, stores
 
 from bellhop.hal.operations import NodeName
 from bellhop.stack.codec import pack
 from bellhop.stack.core import Compute, Persist, Tell
-from bellhop.stack.diqkd.jobs import Corrected
+from bellhop.stack.diqkd.device_use import read_use
+from bellhop.stack.diqkd.distil import POOL_ADVICE, STRINGS_DIFFER
+from bellhop.stack.diqkd.jobs import TOO_MANY_ERRORS, Corrected
+from bellhop.stack.diqkd.parameters import KEY_BITS_MIN, Parameters, SessionPolicy, key_bits_of
 from bellhop.stack.diqkd.pool import FORGERIES_MAX
-from bellhop.stack.diqkd.stages import ORDER, SENT_BY_ALICE, key_bits_whole, read_decision
+from bellhop.stack.diqkd.stages import (
+    ORDER,
+    SENT_BY_ALICE,
+    key_bits_whole,
+    read_decision,
+    read_verification,
+)
 from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, verification_tag
 from bellhop.stack.messages import BlockStored, Decoded, Stage, Tagged
 
@@ -69,10 +92,12 @@ def test_what_was_said_and_its_mask_are_one_fact_list() -> None:
 def test_the_key_is_cut_to_whole_bytes_and_pays_for_its_tags() -> None:
     both = Both()
     both.run()
-    receipt = json.loads(stores(both.alice)[0].block.receipt)
-    assert receipt["key_bits"] == key_bits_whole(P) == P.key_bits - P.key_bits % 8
-    assert receipt["net_bits"] == receipt["key_bits"] - 8 * 64 - 256
-    assert receipt["tag_bits_spent"] == 8 * 64
+    key = json.loads(stores(both.alice)[0].block.receipt)["session"]["key"]
+    tests = int(np.count_nonzero(both.alice.record.tests))
+    assert key["bound_bits"] == key_bits_of(P, tests, losses=0, steps=0) > KEY_BITS_MIN
+    assert key["gross_bits"] == key["bound_bits"] - key["bound_bits"] % 8
+    assert key["net_bits"] == key["gross_bits"] - 8 * 64 - 256
+    assert key["tag_bits_spent"] == 8 * 64
 
 
 def test_storing_brings_masks_for_the_next_session_and_forgets_the_raw_bits() -> None:
@@ -81,14 +106,11 @@ def test_storing_brings_masks_for_the_next_session_and_forgets_the_raw_bits() ->
     for end in both.ends.values():
         (store,) = stores(end)
         put = {fact.name: fact.payload for fact in store.persist.put}
-        assert put[f"device/{P.link}"] == (4).to_bytes(8, "big")
+        assert read_use(put[f"device/{P.link}"]).sessions == 4
         assert f"pool/{OTHER[end.own]}/batch/{SESSION}" in put
-        prefix = f"session/{SESSION}/"
-        assert store.persist.forget == (
-            f"{prefix}drawn/", f"{prefix}outcomes/", f"{prefix}corrected", f"link/{SESSION}/"
-        )  # fmt: skip
+        assert store.persist.forget == end.record.raw_prefixes
         assert end.record.outcomes.size == end.record.settings.size == 0
-        assert end.record.corrected is None and end.distilling._results == {}
+        assert end.record.corrected is None and end.distilling._reconciling.corrected is None
         end.pool.ready(SESSION)
     assert both.alice.pool.masks_left == 16 and both.bob.pool.masks_left == 16
     mask = [end.pool.spend()[0] for end in both.ends.values()]
@@ -98,17 +120,56 @@ def test_storing_brings_masks_for_the_next_session_and_forgets_the_raw_bits() ->
 # --- the score ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("more", "passes"), [(0, True), (1, False)])
-def test_as_many_losses_as_the_bound_allows_and_not_one_more(more: int, passes: bool) -> None:
-    both = Both(losses=P.losses_max + more)
+def most_losses(p: Parameters) -> int:
+    """As many lost tests as leave a key."""
+    tests = int(np.count_nonzero(measured_records(parameters=p)[ALICE].tests))
+    left = (k for k in range(tests) if key_bits_of(p, tests, k + 1, 0) < KEY_BITS_MIN)
+    return next(left)
+
+
+@pytest.mark.parametrize("policy", [POLICY, EAT_POLICY])
+def test_as_many_losses_as_leave_a_key_and_not_one_more(policy: SessionPolicy) -> None:
+    p = plan(policy=policy)
+    most = most_losses(p)
+    assert p.losses_max in (None, most)
+    both = Both(losses=most, parameters=p)
     both.run()
-    if passes:
-        assert len(stores(both.alice)) == len(stores(both.bob)) == 1
-        assert both.bob.distilling.counts() is not None
-    else:
-        assert both.bob.distilling.failure == "Bell test below the threshold"
-        assert [m.stage for m in both.said] == list(ORDER[:6]), "no decision, no counts"
-        assert not stores(both.alice) + stores(both.bob)
+    assert len(stores(both.alice)) == len(stores(both.bob)) == 1
+    assert both.bob.distilling.counts() is not None
+    both = Both(losses=most + 1, parameters=p)
+    both.run()
+    failure = both.bob.distilling.failure
+    assert failure is not None and failure.startswith("Bell test too weak: S = ")
+    assert [m.stage for m in both.said] == list(ORDER[:6]), "no decision, no counts"
+    assert not stores(both.alice) + stores(both.bob)
+
+
+def test_a_key_is_as_long_as_what_was_seen_allows() -> None:
+    lengths = []
+    for losses in (200, 220, 240):
+        both = Both(losses=losses)
+        both.run()
+        tests = int(np.count_nonzero(both.alice.record.tests))
+        (stored,) = stores(both.bob)
+        bits = json.loads(stored.block.receipt)["session"]["key"]["gross_bits"]
+        assert bits == key_bits_of(P, tests, losses, 0) // 8 * 8
+        lengths.append(bits)
+    assert lengths[0] > lengths[1] > lengths[2]
+
+
+def test_what_alice_flips_is_in_her_string_and_in_the_count_of_errors() -> None:
+    p = plan(policy=NOISY_POLICY)
+    both = Both(errors=5, parameters=p)
+    flips = both.alice.record.flips
+    assert 0.02 < np.mean(flips[~both.alice.record.tests]) < 0.04
+    assert not flips[both.alice.record.tests].any(), "no bit of a test"
+    raw = both.alice.record.outcomes.copy()
+    both.run()
+    counts = read_decision(both.bob.record, both.last(Stage.DECISION).body)
+    assert counts.errors == 5, "of the flipped bits"
+    corrected = next(f for f in facts_of(both.bob.actions) if f.name.endswith("/corrected"))
+    assert corrected.payload == pack(raw ^ flips) != pack(raw)
+    assert stores(both.alice)[0].block.slots == stores(both.bob)[0].block.slots
 
 
 def test_the_decision_says_the_exact_counts_and_no_more() -> None:
@@ -126,17 +187,17 @@ def test_strings_that_differ_end_without_a_key() -> None:
     both = Both()
     wrong = bits_of(both.alice.record)
     wrong[123] ^= 1
-    both.bob.corrected = Corrected(wrong)
+    both.bob.decoded = [Corrected(wrong)]
     both.run()
-    assert both.bob.distilling.failure == "verification failed: the corrected strings differ"
+    assert both.bob.distilling.failure == f"verification failed: {STRINGS_DIFFER}"
     assert both.said[-1].stage is Stage.VERIFICATION
 
 
 def test_a_decoder_that_finds_nothing_ends_without_a_key() -> None:
     both = Both()
-    both.bob.corrected = "decoder_failed"
+    both.bob.decoded = [TOO_MANY_ERRORS]
     both.run()
-    assert both.bob.distilling.failure == "reconciliation failed: decoder_failed"
+    assert both.bob.distilling.failure == f"reconciliation failed: {TOO_MANY_ERRORS}"
     assert both.said[-1].stage is Stage.SYNDROME, "no word that he has decoded"
 
 
@@ -148,7 +209,8 @@ def test_the_hash_key_is_drawn_after_bob_has_his_string() -> None:
     both.bob.hear(both.last(Stage.SYNDROME))
     both.alice.hear(Decoded(SESSION))
     said = both.alice.record.said[Stage.VERIFICATION]
-    key, tag = said.body[:VERIFICATION_KEY_BYTES], said.body[VERIFICATION_KEY_BYTES:]
+    steps, key, tag = read_verification(said.body)
+    assert steps == 0 and len(key) == VERIFICATION_KEY_BYTES
     assert tag == verification_tag(key, pack(bits_of(both.alice.record)))
 
 
@@ -162,6 +224,11 @@ def test_word_of_decoding_fits_only_alice_who_has_said_her_syndrome() -> None:
 
 
 # --- malformed, forged, repeated ------------------------------------------------------------------
+
+
+def seed_bits(both: Both) -> int:
+    counts = both.bob.distilling.counts()
+    return 0 if counts is None else P.rounds + key_bits_whole(both.bob.record, counts) - 1
 
 
 def shorter(message: Tagged) -> Tagged:
@@ -182,7 +249,7 @@ def test_the_first_wrong_tag_is_counted_and_ends_the_session(stage: Stage) -> No
     assert kinds(actions) == ["Persist", "Refuse"]
     assert [f.name for f in facts_of(actions)] == [f"pool/{OTHER[end.own]}/forgeries"]
     assert reasons(actions) == ["tag_wrong"] and end.pool.forgeries == 1
-    assert end.distilling.failure == "authentication failed: tag_wrong"
+    assert end.distilling.failure == f"authentication failed: tag_wrong; {POOL_ADVICE}"
     assert stage not in end.record.heard and not end.distilling.moved
 
 
@@ -201,7 +268,7 @@ def test_a_body_of_another_length_is_refused_before_its_tag_is_looked_at(stage: 
         (Stage.INPUTS_A, lambda b: b[:-1] + b"\xff"),
         (Stage.SYNDROME, lambda b: b[:-1] + b"\xff"),
         (Stage.AMPLIFICATION, lambda b: b[:-1] + b"\xff"),
-        (Stage.DECISION, lambda b: (P.losses_max + 1).to_bytes(8, "big") + b[8:]),
+        (Stage.DECISION, lambda b: (most_losses(P) + 1).to_bytes(8, "big") + b[8:]),
         (Stage.DECISION, lambda b: b[:8] + (P.rounds).to_bytes(8, "big")),
         (Stage.DECISION, lambda b: b"\xff" * 16),
     ],
@@ -215,7 +282,7 @@ def test_a_body_that_cannot_be_is_refused(stage: Stage, change: Callable[[bytes]
     whole = {
         Stage.INPUTS_A: int(np.count_nonzero(both.alice.record.tests)),
         Stage.SYNDROME: P.code.syndrome_bits,
-        Stage.AMPLIFICATION: P.rounds + key_bits_whole(P) - 1,
+        Stage.AMPLIFICATION: seed_bits(both),
     }.get(stage, 1)
     expected = "tag_wrong" if padded and whole % 8 == 0 else "stage_malformed"
     assert reasons(both.listener(stage).hear(changed)) == [expected]
@@ -263,20 +330,23 @@ def test_tests_that_differ_at_the_two_ends_are_found_by_the_first_tag() -> None:
     tests = both.bob.record.tests
     tests[0] = ~tests[0]
     both.run()
-    assert both.bob.distilling.failure == "authentication failed: tag_wrong"
+    assert both.bob.distilling.failure == f"authentication failed: tag_wrong; {POOL_ADVICE}"
 
 
 def test_heralds_that_differ_at_the_two_ends_are_found_by_the_first_tag() -> None:
     both = Both()
     both.bob.record.patterns[7] = 1
     both.run()
-    assert both.bob.distilling.failure == "authentication failed: tag_wrong"
+    assert both.bob.distilling.failure == f"authentication failed: tag_wrong; {POOL_ADVICE}"
 
 
 def test_without_masks_the_session_fails_and_does_not_raise() -> None:
     both = Both(masks=2)
     both.run()
-    assert both.alice.distilling.failure == "authentication failed: the pool is used up"
+    assert (
+        both.alice.distilling.failure
+        == f"authentication failed: the pool is used up; {POOL_ADVICE}"
+    )
     said = [m.stage for m in both.said if SENT_BY_ALICE[m.stage]]
     assert said == [Stage.TRANSCRIPT_A, Stage.INPUTS_A]
 
@@ -314,7 +384,7 @@ def test_bob_keeps_the_string_he_has_accepted() -> None:
     corrected = next(f for f in decision.put if f.name == f"session/{SESSION}/corrected")
     assert corrected.payload == pack(bits_of(both.alice.record))
     again = restarted(both.bob)
-    again.corrected = "decoder_failed"
+    again.decoded = [TOO_MANY_ERRORS]
     both.alice.hear(both.last(Stage.DECISION))
     again.hear(both.alice.record.said[Stage.AMPLIFICATION])
     assert stores(again)[0].block.slots == stores(both.alice)[0].block.slots
@@ -327,7 +397,9 @@ def test_a_job_that_fails_after_the_decision_is_ordered_again() -> None:
     actions = bob.distilling.hear_tagged(NOW_NS, both.last(Stage.AMPLIFICATION))
     (order,) = [a for a in actions if isinstance(a, Compute)]
     bob.distilling.compute_failed(order.job, "the worker died")
-    assert bob.distilling.failure == "computation failed here: amplify, the worker died"
+    assert bob.distilling.failure == (
+        "computation failed here: amplify, the worker died: see the log of this node"
+    )
     bob.distilling.failure = None
     bob.advance()
     assert len(stores(bob)) == 1

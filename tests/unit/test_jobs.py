@@ -1,4 +1,4 @@
-"""The jobs of reconciliation: what they compare before they use it."""
+"""The jobs of reconciliation: what they compare before they use it, and when they ask for more."""
 
 from dataclasses import replace
 
@@ -6,32 +6,64 @@ import numpy as np
 from tests.support.cores import plan
 
 from bellhop.stack.diqkd.code import build_code
-from bellhop.stack.diqkd.jobs import Corrected, Decode, Encode, decoder_priors
+from bellhop.stack.diqkd.jobs import (
+    TOO_MANY_ERRORS,
+    Corrected,
+    Decode,
+    Encode,
+    EncodeExtra,
+    ExtraWanted,
+    Received,
+)
+from bellhop.stack.diqkd.parameters import decoder_priors
 
 P = plan()
 BITS = np.random.default_rng(1).integers(0, 2, P.rounds, dtype=np.uint8)
 
 
-def decoding() -> Decode:
-    """Bob's job when his guess is right and the codes are one."""
+def decoding(error_rate: float = 0.0) -> Decode:
+    """Bob's job when this share of his guess is wrong and the codes are one."""
     encoded = Encode(P.code, BITS).run()
     assert encoded.code_digest == build_code(P.code).digest
-    tests = np.zeros(P.rounds, np.bool_)
+    wrong = np.random.default_rng(2).random(P.rounds) < error_rate
     return Decode(
-        P.code, BITS.copy(), tests, decoder_priors(P), encoded.code_digest, encoded.syndrome
+        design=P.code,
+        guess=BITS ^ wrong,
+        tests=np.zeros(P.rounds, np.bool_),
+        error_probabilities=decoder_priors(P),
+        received=Received(encoded.code_digest, encoded.syndrome),
+        steps_max=P.steps_max,
     )
 
 
 def test_under_one_code_the_string_is_found() -> None:
-    found = decoding().run()
+    job = decoding()
+    found = job.run()
+    asked = [found.steps] if isinstance(found, ExtraWanted) else []
+    while isinstance(found, ExtraWanted):
+        extra = EncodeExtra(P.code, BITS, found.steps).run()
+        job = replace(job, received=replace(job.received, steps=extra.steps, extra=extra.bits))
+        found = job.run()
+        asked += [found.steps] if isinstance(found, ExtraWanted) else []
     assert isinstance(found, Corrected)
     np.testing.assert_array_equal(found.bits, BITS)
+    assert asked == sorted(set(asked))
+
+
+def test_a_decoder_that_needs_more_than_there_is_gives_up() -> None:
+    assert decoding(0.2).run() == TOO_MANY_ERRORS
+    job = decoding(0.003)
+    found = job.run()
+    assert isinstance(found, ExtraWanted)
+    assert replace(job, steps_max=found.steps - 1).run() == TOO_MANY_ERRORS
 
 
 def test_a_syndrome_of_another_code_is_not_decoded() -> None:
     """However well it would: both ends compare the matrices before either relies on them."""
     job = decoding()
+    digest = job.received.code_digest
     other = build_code(replace(P.code, seed=P.code.seed + 1)).digest
-    near = bytes([job.code_digest[0] ^ 1]) + job.code_digest[1:]
-    for digest in (other, near, b"", job.code_digest[:-1], bytes(32)):
-        assert replace(job, code_digest=digest).run() == "code_mismatch"
+    near = bytes([digest[0] ^ 1]) + digest[1:]
+    for wrong in (other, near, b"", digest[:-1], bytes(32)):
+        said = replace(job, received=replace(job.received, code_digest=wrong)).run()
+        assert isinstance(said, str) and "different codes" in said
