@@ -8,7 +8,18 @@ from click.testing import CliRunner, Result
 
 from bellhop.node.cli.keyrate import keyrate
 
-OXFORD = {"--rounds": "1500000", "--gamma": "13/256", "--s": "2.64", "--qber": "0.018"}
+EAT = "eat-2109.14600"
+OXFORD = {
+    "--bound": EAT,
+    "--rounds": "1500000",
+    "--gamma": "13/256",
+    "--s": "2.64",
+    "--qber": "0.018",
+}
+RENYI, FILTERED = "renyi-2405.05912", "renyi-filtered-unrefereed"
+RUN = ["--rounds", "1200000", "--wins", "99000", "--losses", "21000", "--leak", "300000"]
+SAID = ["--epsilon-pa", "1e-10", "--tag-bits", "64", "--bins", "1024"]
+LINK = ["--rounds", "1200000", "--s", "2.612", "--qber", "0.03"]
 
 
 def run(*extra: str, **changed: str) -> Result:
@@ -25,7 +36,7 @@ def document(*extra: str, **changed: str) -> dict[str, Any]:
 
 
 def test_the_published_run() -> None:
-    answer = document(bound="eat-2109.14600", epsilon="1e-10")
+    answer = document(epsilon="1e-10")
     assert answer["leak_bits"] == 296_517
     assert isinstance(answer["leak_bits"], int)
     assert answer["threshold"] == pytest.approx(0.825538, abs=1e-6)
@@ -102,3 +113,96 @@ def test_a_missing_option_is_named(option: str) -> None:
     result = CliRunner().invoke(keyrate, arguments)
     assert result.exit_code == 2
     assert option in result.output
+
+
+def renyi(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(keyrate, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    parsed: dict[str, Any] = json.loads(result.output)
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("bound", "design", "adaptive", "static"),
+    [
+        (RENYI, "1.0007,0.10,17,-78,0", 0.56919321, 0.56921690),
+        (RENYI, "1.001, 0.14, 12, -53, 0.01", 0.57615874, 0.57619058),
+        (RENYI, "1.001,1/10,16,-65,0", 0.38226633, 0.38230857),
+        (FILTERED, "1.001,0.10,16,-65,0", 0.36079875, 0.36237744),
+    ],
+)
+def test_kappa_of_a_design(bound: str, design: str, adaptive: float, static: float) -> None:
+    told = renyi("--bound", bound, "--design", design)
+    assert told["kappa"] == pytest.approx(adaptive, abs=1e-8)
+    assert told["adaptive"] is True and told["design"]["test_probability"] in (0.10, 0.14)
+    assert "key_bits" not in told
+    told = renyi("--bound", bound, "--design", design, "--static")
+    assert told["kappa"] == pytest.approx(static, abs=1e-8)
+    assert told["adaptive"] is False
+
+
+@pytest.mark.parametrize(("bound", "key_bits"), [(RENYI, 264_113), (FILTERED, 318_633)])
+def test_the_key_of_a_run(bound: str, key_bits: int) -> None:
+    told = renyi("--bound", bound, "--design", "1.001,0.10,16,-65,0", *RUN, *SAID)
+    assert told["key_bits"] == key_bits
+    assert told["refereed"] is (bound == RENYI)
+
+
+def test_the_best_design_of_a_link() -> None:
+    told = renyi(*LINK)
+    assert told["bound"] == RENYI
+    assert told["key_bits_per_round"] >= 0.26
+    assert told["key_bits_per_round"] == told["key_bits"] / 1_200_000
+    assert told["drawable"] is True
+    again = renyi(*LINK, "--design", told["design_option"])
+    assert again["key_bits"] == told["key_bits"] and again["kappa"] == told["kappa"]
+    worse = renyi(*LINK, "--design", "1.0007,0.10,17,-78,0")
+    assert worse["key_bits"] < told["key_bits"] < 1_200_000 * told["asymptotic_key_rate"]
+
+
+def test_a_link_without_a_key() -> None:
+    result = CliRunner().invoke(keyrate, ["--rounds", "10000", "--s", "2.5", "--qber", "0.05"])
+    assert result.exit_code == 0
+    assert "none: " in result.output
+    told = renyi("--rounds", "10000", "--s", "2.5", "--qber", "0.05")
+    assert told["key_bits"] == 0 and told["shortfall_bits"] > 0
+
+
+def test_what_no_referee_has_read_is_said_beside_each_figure() -> None:
+    design = ["--design", "1.001,0.10,16,-65,0"]
+    result = CliRunner().invoke(keyrate, ["--bound", FILTERED, *design, *RUN])
+    rows = {line.split()[0]: line for line in result.output.splitlines() if line[:1] > " "}
+    for name in ("key", "kappa", "theorem"):
+        assert "UNREFEREED" in rows[name]
+    assert "UNREFEREED" not in CliRunner().invoke(keyrate, [*design, *RUN]).output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--rounds"),
+        (["--gamma", "0.1"], "--gamma is for --bound eat"),
+        (["--bound", EAT, "--design", "1.001,0.1,16,-65,0"], "--design is for the Renyi bounds"),
+        (["--design", "1.001,0.1,16,-65"], "five figures"),
+        (["--design", "1.001,0.1,sixteen,-65,0"], "--design"),
+        (["--design", "1.001,1/0,16,-65,0"], "--design"),
+        (["--design", "1.6,0.1,16,-65,0"], "alpha is above 1"),
+        (["--design", "1.4,0.1,1e9,-65,0"], "mean nothing"),
+        (["--design", "1.001,0.1,16,-65,0", "--bins", "7"], "--bins has nothing to apply to"),
+        (["--design", "1.001,0.1,16,-65,0", "--rounds", "7"], "--rounds has nothing"),
+        (RUN, "--design"),
+        (["--design", "1.001,0.1,16,-65,0", *RUN[:-2]], "--leak"),
+        (["--design", "1.001,0.1,16,-65,0", *RUN, "--s", "2.6"], "not both"),
+        (["--design", "1.001,0.1,16,-65,0", *RUN, "--efficiency", "1.1"], "--efficiency"),
+        (["--design", "1.001,0.1,16,-65,0", *RUN, "--wins", "1200000"], "more than --rounds"),
+        ([*LINK, "--s", "2.0"], "--s"),
+        ([*LINK, "--epsilon-pa", "0"], "--epsilon-pa"),
+        ([*LINK, "--epsilon-pa", "nan"], "--epsilon-pa"),
+        ([*LINK, "--bins", "0"], "--bins"),
+        (LINK[:-2], "--qber"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str], told: str) -> None:
+    result = CliRunner().invoke(keyrate, arguments)
+    assert result.exit_code == 2
+    assert told in result.output.splitlines()[-1]

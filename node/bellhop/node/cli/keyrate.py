@@ -1,53 +1,36 @@
-"""`bellhop keyrate`: how many secret bits a planned run would be worth, and by which theorem."""
+"""`bellhop keyrate`: how many secret bits a run is worth, and by which theorem."""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import get_args
+from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
-from bellhop.stack.diqkd.bounds.chsh import (
-    S_MAX,
-    false_abort_probability,
-    losses_max,
-    published_syndrome_bits,
-    threshold_probability,
-    winning_probability,
-)
-from bellhop.stack.diqkd.bounds.entropy import (
-    BOUNDS,
-    PAPER_HASH_ERROR,
-    ROUNDS_MAX,
-    SESSION_HASH_ERROR,
-    Form,
-    KeyLength,
-    key_length,
-)
-from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS
+from bellhop.node.cli import keyrate_eat, keyrate_renyi
+from bellhop.node.cli.output import json_option, to_json
+from bellhop.stack.diqkd.bounds.chsh import S_MAX
+from bellhop.stack.diqkd.bounds.design import EAT, Design
+from bellhop.stack.diqkd.bounds.entropy import ROUNDS_MAX, Form
+from bellhop.stack.diqkd.bounds.expected import BINS, TAG_BITS
+from bellhop.stack.diqkd.bounds.library import DEFAULT, THEOREMS
 
 FORMS: tuple[Form, ...] = get_args(Form)
+EXPONENT_MAX = 100.0
+"""Scores enter as powers of two of (alpha - 1) times them; useful ones stay below 1."""
+
+OF_BOTH = ("rounds", "s", "qber")
+OF_EAT = ("gamma", "epsilon", "form", "leak_bits")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A run as it is planned, before its key length is known. S and QBER are design values."""
-
-    bound: str
-    form: Form
-    rounds: int
-    gamma: Fraction
-    s: float
-    qber: float
-    epsilon: float
-    threshold: float
-    leak_bits: int
-
-
-def _fraction(_context: click.Context, parameter: click.Parameter, value: str) -> Fraction:
+def _fraction(
+    _context: click.Context, parameter: click.Parameter, value: str | None
+) -> Fraction | None:
+    if value is None:
+        return None
     try:
         gamma = Fraction(value)
     except (ValueError, ZeroDivisionError) as error:
@@ -58,13 +41,33 @@ def _fraction(_context: click.Context, parameter: click.Parameter, value: str) -
     return gamma
 
 
+def _design(
+    _context: click.Context, parameter: click.Parameter, value: str | None
+) -> Design | None:
+    if value is None:
+        return None
+    figures = value.split(",")
+    if len(figures) != 5:
+        message = f"{value!r} is not five figures with commas between them"
+        raise click.BadParameter(message, param=parameter)
+    try:
+        design = Design(*(float(Fraction(figure.strip())) for figure in figures))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise click.BadParameter(f"{value!r}: {error}", param=parameter) from error
+    if (design.alpha - 1.0) * max(abs(design.score_win), abs(design.score_lose)) > EXPONENT_MAX:
+        raise click.BadParameter(f"{value!r}: scores this large mean nothing", param=parameter)
+    return design
+
+
 def _within(
     low: float, high: float, meaning: str
-) -> Callable[[click.Context, click.Parameter, float], float]:
+) -> Callable[[click.Context, click.Parameter, float | None], float | None]:
     """A callback rather than click.FloatRange, which lets NaN pass and cannot say why."""
 
-    def check(_context: click.Context, parameter: click.Parameter, value: float) -> float:
-        if not low <= value <= high:
+    def check(
+        _context: click.Context, parameter: click.Parameter, value: float | None
+    ) -> float | None:
+        if value is not None and not low <= value <= high:
             raise click.BadParameter(f"{value} is not {meaning}", param=parameter)
         return value
 
@@ -74,146 +77,139 @@ def _within(
 @click.command()
 @click.option(
     "--bound",
-    type=click.Choice(BOUNDS),
-    default=BOUNDS[0],
+    type=click.Choice(list(THEOREMS)),
+    default=DEFAULT,
     show_default=True,
     help="Security theorem.",
 )
 @click.option(
     "--rounds",
     type=click.IntRange(1, ROUNDS_MAX),
-    required=True,
     help="Heralded pairs in the run, test rounds included.",
-)
-@click.option(
-    "--gamma",
-    metavar="FRACTION",
-    callback=_fraction,
-    required=True,
-    help="Test probability, as 13/256 or 0.05.",
 )
 @click.option(
     "--s",
     "s",
     type=float,
-    required=True,
     callback=_within(0.0, S_MAX, "a CHSH value from 0 to 2 sqrt(2) = 2.828427"),
-    help="CHSH value the run is designed for; the threshold lies 3 deviations below.",
+    help=f"CHSH value the run is designed for; by {EAT} the threshold lies 3 deviations below.",
 )
 @click.option(
     "--qber",
     type=float,
-    required=True,
     callback=_within(0.0, 0.5, "an error rate from 0 to 0.5"),
-    help="Key-basis error rate the code is designed for.",
+    help="Key-basis error rate the run is designed for.",
+)
+@click.option(
+    "--design",
+    metavar="ALPHA,GAMMA,FWIN,FLOSE,P",
+    callback=_design,
+    help="Order, test probability, scores of a won and a lost test round, flip probability; "
+    "decimals or fractions. Without it the best design for --rounds, --s and --qber is found.",
+)
+@click.option(
+    "--static", is_flag=True, help="Nothing about a round is announced before the last has ended."
+)
+@click.option("--wins", type=click.IntRange(min=0), help="Test rounds that were won.")
+@click.option("--losses", type=click.IntRange(min=0), help="Test rounds that were lost.")
+@click.option(
+    "--leak",
+    type=float,
+    callback=_within(0.0, 1e15, "a number of bits"),
+    help="Bits that error correction said about Alice's string.",
+)
+@click.option(
+    "--efficiency",
+    type=float,
+    default=1.06,
+    show_default=True,
+    callback=_within(0.0, 100.0, "an efficiency from 0 to 100"),
+    help="In a plan: what error correction says, over Shannon's limit.",
+)
+@click.option(
+    "--epsilon-pa",
+    type=float,
+    default=1e-10,
+    show_default=True,
+    callback=_within(math.ulp(0.0), math.nextafter(1.0, 0.0), "above 0 and below 1"),
+    help="Error of privacy amplification.",
+)
+@click.option(
+    "--tag-bits",
+    type=click.IntRange(0, 1 << 20),
+    default=TAG_BITS,
+    show_default=True,
+    help="Bits of the verification tag.",
+)
+@click.option(
+    "--bins",
+    type=click.IntRange(1, 1 << 1000),
+    default=BINS,
+    show_default=True,
+    help="How many values the announced counts could have taken.",
+)
+@click.option(
+    "--gamma", metavar="FRACTION", callback=_fraction, help=f"{EAT}: test probability, as 13/256."
 )
 @click.option(
     "--epsilon",
     type=float,
     default=1e-10,
     show_default=True,
-    help="Soundness error of the whole session.",
+    help=f"{EAT}: soundness error of the whole session.",
 )
 @click.option(
     "--form",
     type=click.Choice(FORMS),
     default="trevisan",
     show_default=True,
-    help="Extractor: the paper's own, or the 2-universal hashing of a session.",
+    help=f"{EAT}: the paper's own extractor, or the 2-universal hashing of a session.",
 )
 @click.option(
     "--leak-bits",
     type=click.IntRange(min=0),
-    help="Bits said about Alice's string. Default: the published code's syndrome, and "
+    help=f"{EAT}: bits said about Alice's string. Default: the published code's syndrome, and "
     "in the two-universal form the verification tag and two announced counts too.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
-def keyrate(
-    *,
-    bound: str,
-    rounds: int,
-    gamma: Fraction,
-    s: float,
-    qber: float,
-    epsilon: float,
-    form: Form,
-    leak_bits: int | None,
-    as_json: bool,
-) -> None:
-    """Finite-size key length of a device-independent run, for a threshold fixed beforehand.
+@json_option
+@click.pass_context
+def keyrate(context: click.Context, /, *, bound: str, as_json: bool, **options: Any) -> None:
+    """Finite-size key length of a device-independent run.
+
+    By a Renyi bound: --design alone gives its entropy kappa; with --rounds, --wins, --losses and
+    --leak the key of a run that was; --rounds, --s and --qber give the key to expect, by --design
+    or by the best there is. By eat-2109.14600 (--rounds, --gamma, --s, --qber): the key of a fixed
+    length, for a threshold fixed beforehand.
 
     No key is an answer too (0 bits). The figure holds under the assumptions that are printed.
     """
-    hash_error = PAPER_HASH_ERROR if form == "trevisan" else SESSION_HASH_ERROR
-    if not hash_error < epsilon < 1.0:
-        raise click.BadParameter(
-            f"{epsilon} is not between the {hash_error:.2g} that the hashes take and 1",
-            param_hint="--epsilon",
-        )
-    if leak_bits is None:
-        leak_bits = _planned_leak_bits(
-            form, rounds, published_syndrome_bits(rounds, gamma, s, qber)
-        )
-    threshold = threshold_probability(rounds, gamma, s)
-    plan = Plan(bound, form, rounds, gamma, s, qber, epsilon, threshold, leak_bits)
-    length = key_length(
-        rounds=rounds,
-        gamma=gamma,
-        threshold=threshold,
-        leak_bits=leak_bits,
-        epsilon=epsilon,
-        form=form,
+    given = frozenset(
+        name
+        for name in options
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     )
-    click.echo(json.dumps(_document(plan, length), indent=2) if as_json else _table(plan, length))
+    _refuse_foreign(bound, given)
+    if bound == EAT:
+        chosen = {name: options[name] for name in (*OF_BOTH, *OF_EAT)}
+        document, rows, assumptions = keyrate_eat.answer(chosen)
+    else:
+        chosen = {name: value for name, value in options.items() if name not in OF_EAT}
+        asked = keyrate_renyi.RenyiOptions(bound=bound, given=given, **chosen)
+        document, rows, assumptions = keyrate_renyi.answer(asked)
+    click.echo(to_json(document) if as_json else _table(rows, assumptions))
 
 
-def _planned_leak_bits(form: Form, rounds: int, syndrome_bits: int) -> int:
-    """Syndrome, and what a session announces besides it: a tag, lost test rounds, errors."""
-    if form == "trevisan":
-        return syndrome_bits
-    return syndrome_bits + VERIFICATION_TAG_BITS + 2 * rounds.bit_length()
+def _refuse_foreign(bound: str, given: frozenset[str]) -> None:
+    """An option that the bound does not know would be ignored in silence."""
+    if bound == EAT:
+        foreign, meant = given - {*OF_BOTH, *OF_EAT}, "the Renyi bounds"
+    else:
+        foreign, meant = given & set(OF_EAT), f"--bound {EAT}"
+    if foreign:
+        flag = f"--{min(foreign).replace('_', '-')}"
+        raise click.UsageError(f"{flag} is for {meant}, not for {bound}.")
 
 
-def _document(plan: Plan, length: KeyLength) -> dict[str, object]:
-    abort = false_abort_probability(
-        plan.rounds, plan.gamma, winning_probability(plan.s), plan.threshold
-    )
-    return {
-        **asdict(plan),
-        "gamma": str(plan.gamma),
-        "losses_max": losses_max(plan.rounds, plan.gamma, plan.threshold),
-        "false_abort_probability": abort,
-        "entropy_bits": length.entropy_bits,
-        "key_bits": length.key_bits,
-        "key_bits_per_round": length.key_bits / plan.rounds,
-        "theorem": length.theorem,
-        "errors": asdict(length.errors),
-        "choice": asdict(length.choice),
-        "assumptions": list(length.assumptions),
-    }
-
-
-def _table(plan: Plan, length: KeyLength) -> str:
-    document = _document(plan, length)
-    errors = length.errors
-    rows = [
-        ("key", f"{length.key_bits:,} bits, {length.key_bits / plan.rounds:.6f} a round"),
-        ("theorem", length.theorem),
-        ("form", f"{plan.form} ({plan.bound})"),
-        ("rounds", f"{plan.rounds:,}, of which {plan.gamma} tests"),
-        ("design", f"S = {plan.s:g}, QBER = {100 * plan.qber:g} %"),
-        ("threshold", f"winning probability {plan.threshold:.6f}, S = {8 * plan.threshold - 4:.4f};"
-                      f" at most {document['losses_max']:,} lost test rounds"),
-        ("false aborts", f"{document['false_abort_probability']:.3g} at the design values"
-                         " (reconciliation not counted)"),
-        ("entropy", f"{length.entropy_bits:,.0f} bits before leakage"),
-        ("leaked", f"{plan.leak_bits:,} bits"),
-        ("epsilon", f"{errors.soundness:.3g} soundness = max(accumulation "
-                    f"{errors.accumulation:.3g}, privacy {errors.privacy:.3g} + 2 x smoothing "
-                    f"{errors.smoothing:.3g}) + hashes {errors.hash:.3g}"),
-    ]  # fmt: skip
-    if length.key_bits == 0:
-        rows[0] = ("key", "none: the bound is not positive at these values")
-    lines = [f"{name:<13} {text}" for name, text in rows]
-    lines += ["assumes", *(f"  - {assumption}" for assumption in length.assumptions)]
-    return "\n".join(lines)
+def _table(rows: keyrate_renyi.Rows, assumptions: tuple[str, ...]) -> str:
+    lines = [f"{name:<13} {value}" for name, value in rows]
+    return "\n".join([*lines, "assumes", *(f"  - {each}" for each in assumptions)])
