@@ -49,6 +49,7 @@ def node_core(config: NodeConfig, restored: Restored, rng: Rng, identity: Identi
         s_design=diqkd.s_design,
         qber_design=diqkd.qber_design,
         deviations=diqkd.threshold_deviations,
+        plan_from_calibration=diqkd.plan_from == "calibration",
         epsilon=diqkd.epsilon,
         block_rounds=diqkd.block_rounds,
         stall_ns=diqkd.stall,

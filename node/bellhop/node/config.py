@@ -164,6 +164,10 @@ class DiqkdSection(Section, frozen=True, kw_only=True):
     more syndrome, and many more cost the session."""
     net_bits_min: Annotated[int, Meta(ge=0, le=ROUNDS_MAX)] = 0
     """Bits that a session is to gain: one that is expected to gain less is only run when told."""
+    plan_from: Literal["configuration", "calibration"] = "configuration"
+    """"configuration": sessions are planned with s_design and qber_design. "calibration": with the
+    last calibration of their link, two standard errors worse than it was found, where there is
+    one."""
     epsilon: Annotated[float, Meta(gt=0, lt=1)] = 1e-10
     """Soundness error of a session; under the assumptions that its receipt lists."""
     block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = 4_096

@@ -29,6 +29,7 @@ from bellhop.stack.core import (
     RunSession,
     Tick,
 )
+from bellhop.stack.diqkd.calibrating import design_of
 from bellhop.stack.diqkd.desk import Desk, session_of
 from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.parameters import KEY, SessionPolicy, expected_key_bits
@@ -139,7 +140,7 @@ class NodeCore:
     def snapshot(self) -> dict[str, Any]:
         """The node's state for people, in plain values; no secrets."""
         desk = self._desk
-        design = (desk.policy.s_design, desk.policy.qber_design)
+        design = design_of(desk.policy)
         return {
             "node": self._settings.name,
             "device_ready": desk.device_ready,
@@ -169,7 +170,7 @@ class NodeCore:
             "refused_endorsements": dict(desk.refused_endorsements),
             "calibrations": desk.calibrations.document(),
             "drifts": {
-                link: [one.fields() for one in desk.calibrations.drift(link, *design)]
+                link: [one.fields() for one in desk.calibrations.drift(link, design)]
                 for link in desk.ports
             },
             "last_session": dict(desk.last),
@@ -309,7 +310,11 @@ def _stranger(peer: NodeName) -> Refuse:
 
 def _progress(session: Session) -> dict[str, Any]:
     progress = _about(session.record, session.stage, session.rounds_done)
-    return progress | {"paused_by": session.paused_by, "in_hand": session.in_hand}
+    return progress | {
+        "paused_by": session.paused_by,
+        "in_hand": session.in_hand,
+        "experiment_ns": session.experiment_ns,
+    }
 
 
 def _about(record: Record, stage: str, rounds_done: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from bellhop.hal.operations import LinkName
 from bellhop.stack.core import Fact
+from bellhop.stack.diqkd.bounds.chsh import S_MAX
 from bellhop.stack.diqkd.rounds import KEY_SETTING_BOB
 from bellhop.stack.ids import SessionId
 from bellhop.stack.messages import CALIBRATION_SETTINGS
@@ -42,11 +43,16 @@ ROUNDS_MIN = 1_000
 DRIFT_ERRORS = 3.0
 """Standard errors beyond which a difference is called drift."""
 
+PLAN_ERRORS = 2.0
+"""Standard errors by which a plan takes a link to be worse than its calibration found it."""
+
 PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1), (0, KEY_SETTING_BOB))
 """Settings of Alice and Bob, in the order of every count here."""
 
 Bits = NDArray[np.uint8]
 Fields = dict[str, str | int | float]
+Planned = tuple[float, float]
+"""CHSH value and error rate that sessions are planned with."""
 
 assert len(PAIRS) == CALIBRATION_SETTINGS
 
@@ -171,16 +177,16 @@ class Drift:
         return asdict(self) | {"what_to_do": self.what_to_do}
 
 
-def drift(
-    now: Counts, before: Counts | None, s_design: float, qber_design: float
-) -> tuple[Drift, ...]:
+def drift(now: Counts, before: Counts | None, design: Planned | None) -> tuple[Drift, ...]:
     """Where the link is worse than its design, or other than at the last calibration."""
-    found = [
-        Drift("s", "design", s_design, now.s, (now.s - s_design) / now.s_error),
-        Drift("qber", "design", qber_design, now.qber, (now.qber - qber_design) / now.qber_error),
-    ]
-    worse = [found[0].standard_errors < -DRIFT_ERRORS, found[1].standard_errors > DRIFT_ERRORS]
-    drifted = [one for one, off in zip(found, worse, strict=True) if off]
+    drifted: list[Drift] = []
+    if design is not None:
+        s, qber = design
+        s_errors, qber_errors = (now.s - s) / now.s_error, (now.qber - qber) / now.qber_error
+        if s_errors < -DRIFT_ERRORS:
+            drifted.append(Drift("s", "design", s, now.s, s_errors))
+        if qber_errors > DRIFT_ERRORS:
+            drifted.append(Drift("qber", "design", qber, now.qber, qber_errors))
     if before is not None:
         s_error = math.hypot(now.s_error, before.s_error)
         qber_error = math.hypot(now.qber_error, before.qber_error)
@@ -226,13 +232,22 @@ class Calibrations:
         fact = Fact(_name(link, number), calibration.encode())
         return fact, tuple(_name(link, one) for one in old)
 
-    def drift(self, link: LinkName, s_design: float, qber_design: float) -> tuple[Drift, ...]:
+    def drift(self, link: LinkName, design: Planned | None) -> tuple[Drift, ...]:
         """Of the newest calibration, from its design and from the one before."""
         newest = self.of(link)[-2:]
         if not newest:
             return ()
         before = newest[0].counts if len(newest) > 1 else None
-        return drift(newest[-1].counts, before, s_design, qber_design)
+        return drift(newest[-1].counts, before, design)
+
+    def planned(self, link: LinkName) -> Planned | None:
+        """What to plan with: the newest calibration, worse by `PLAN_ERRORS`; None without one."""
+        last = self.last(link)
+        if last is None:
+            return None
+        c = last.counts
+        s, qber = c.s - PLAN_ERRORS * c.s_error, c.qber + PLAN_ERRORS * c.qber_error
+        return min(s, S_MAX), min(max(qber, 0.0), 0.5)
 
     def document(self) -> dict[str, list[Fields]]:
         """By link, oldest first; for people."""

@@ -23,13 +23,20 @@ from bellhop.stack.diqkd.calibrate import (
     Calibrations,
     Counts,
     Fields,
+    Planned,
     count,
     counts_objection,
     drift,
 )
 from bellhop.stack.diqkd.code import CodeDesign
 from bellhop.stack.diqkd.device_use import DeviceUse
-from bellhop.stack.diqkd.parameters import CALIBRATION, PROTOCOL, EatDesign, Parameters
+from bellhop.stack.diqkd.parameters import (
+    CALIBRATION,
+    PROTOCOL,
+    EatDesign,
+    Parameters,
+    SessionPolicy,
+)
 from bellhop.stack.diqkd.rounds import flip_alice, flip_bob
 from bellhop.stack.diqkd.session import Ended, Session, SessionMessage
 from bellhop.stack.ids import SessionId
@@ -99,6 +106,11 @@ def calibration_objection(p: Parameters) -> str | None:
         p.session, p.link, p.alice, p.bob, p.rounds, p.block_rounds, p.window
     )
     return None if p == usual else "the proposal is not that of a calibration"
+
+
+def design_of(policy: SessionPolicy) -> Planned | None:
+    """What sessions are planned with, if that is not calibrations."""
+    return None if policy.plan_from_calibration else (policy.s_design, policy.qber_design)
 
 
 def result_of(calibration: Calibration) -> CalibrationResult:
@@ -217,10 +229,7 @@ class Calibrating(Session):
         ended = Fact(f"ended/{record.session}", CALIBRATED.encode())
         facts = (kept, ended, self.use_after.fact(p.link))
         about: Fields = {"peer": record.peer, "link": p.link}
-        policy = self._policy
-        drifts = drift(
-            counts, None if last is None else last.counts, policy.s_design, policy.qber_design
-        )
+        drifts = drift(counts, None if last is None else last.counts, design_of(self._policy))
         self.ended = Ended(CALIBRATED, "", about | calibration.fields() | {"drifts": len(drifts)})
         return [
             Persist(facts, (*record.prefixes, *old)),

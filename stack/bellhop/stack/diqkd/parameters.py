@@ -60,6 +60,7 @@ class SessionPolicy:
     epsilon: float = 1e-10
     net_bits_min: int = 0
     allow_unrefereed: bool = False
+    plan_from_calibration: bool = False
     block_rounds: int = 4_096
     window: int = 3
     retry_ns: int = 2_000_000_000

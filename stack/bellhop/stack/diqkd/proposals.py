@@ -8,8 +8,9 @@ Rules
 """
 
 import hashlib
+from dataclasses import replace
 
-from bellhop.hal.operations import NodeName, Side
+from bellhop.hal.operations import LinkName, NodeName, Side
 from bellhop.stack.core import (
     Action,
     Answer,
@@ -107,10 +108,19 @@ class Proposals:
             pool=pool,
             rounds=ask.rounds,
             seed=seed,
-            policy=desk.policy,
+            policy=self._policy_on(port.link),
             even_at_a_loss=ask.even_at_a_loss,
         )
         return [Compute(job, plan)]
+
+    def _policy_on(self, link: LinkName) -> SessionPolicy:
+        """What this node's sessions on a link are planned with."""
+        policy = self._desk.policy
+        known = self._desk.calibrations.planned(link) if policy.plan_from_calibration else None
+        if known is None:
+            return policy
+        s, qber = known
+        return replace(policy, s_design=s, qber_design=qber)
 
     def calibrate(
         self, now_ns: int, number: AskNumber, ask: CalibrateLink, joined: set[NodeName]
