@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bellhop.hal.errors import BellhopError
+from bellhop.hal.preset import Preset, load_preset
 from bellhop.node.config import load_config
-from bellhop.node.loopback import NODES, Layout, Processes, lay_out, network
+from bellhop.node.loopback import NODES, PRESET, Layout, Processes, lay_out, network
+from bellhop.node.planning import expected_of
 from bellhop.node.session_client import Progress, run_session
 
 DEGRADED = {"noise.phase": 0.06}
@@ -19,12 +21,14 @@ DEGRADED = {"noise.phase": 0.06}
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Nadlinger et al., Nature 607, 682 (2022)."""
+    """What an experiment reported, as text; "-" for what it did not."""
 
-    s: str = "2.677(6)"
-    qber: str = "1.44(2) %"
-    key_bits: int = 95_884
-    epsilon: float = 1e-10
+    title: str
+    s: str
+    qber: str
+    key_bits: str
+    epsilon: str
+    hours: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,40 @@ class Sealed:
 Tell = Callable[[str], None]
 
 
+def published_by(preset: Preset) -> Published:
+    """The figures of the preset's experiment."""
+    of = preset.published
+    rate = of.pairs_per_s_with_pauses
+    hours = of.rounds.value / rate.value / 3600 if of.rounds and rate else None
+    return Published(
+        preset.title,
+        "-" if of.s is None else f"{of.s.value:.3f}{_error(of.s.error, 3)}",
+        "-" if of.qber is None else f"{of.qber.value:.2%}{_error(of.qber.error, 4)}",
+        "-" if of.key_bits is None else f"{of.key_bits.value:,.0f} bits",
+        "-" if of.soundness is None else f"{of.soundness.value:.0e}",
+        "-" if hours is None else f"{hours:.1f}",
+    )
+
+
+def _error(error: float | None, digits: int) -> str:
+    return "" if error is None else f" +- {error:.{digits}f}"
+
+
+def _lay_out(folder: Path, name: str, degrade: bool) -> Layout:
+    """A network on a preset, and sessions made for what it gives."""
+    expected = expected_of(load_preset(name))
+    design = f"\n[diqkd]\ns_design = {expected.s:.3f}\nqber_design = {expected.qber:.4f}\n"
+    sections = "" if name == PRESET else design  # the defaults are made for that one
+    return lay_out(folder, DEGRADED if degrade else None, sections, preset=name)
+
+
 def run_demo(
-    folder: Path, rounds: int, degrade: bool, tell: Tell, moved: Callable[[Progress], None]
+    folder: Path,
+    rounds: int,
+    degrade: bool,
+    tell: Tell,
+    moved: Callable[[Progress], None],
+    preset: str = PRESET,
 ) -> dict[str, Any]:
     """Make a network in `folder`, run one session, use a key of it; returns what came of it.
 
@@ -50,7 +86,7 @@ def run_demo(
     happens.
     """
     tell(f"certificates, a pool and configurations in {folder}")
-    layout = lay_out(folder, DEGRADED if degrade else None)
+    layout = _lay_out(folder, preset, degrade)
     alice, bob = NODES
     tell("the emulator, alice and bob start: three processes, mutual TLS between them")
     with network(layout, tied=True) as processes:
@@ -59,7 +95,7 @@ def run_demo(
         end = run_session(socket, bob, rounds, moved)
         document: dict[str, Any] = {
             "session": end,
-            "published": asdict(Published()),
+            "published": asdict(published_by(load_preset(preset))),
             "folder": str(folder),
         }
         if end["outcome"] == "stored":
@@ -76,9 +112,9 @@ def run_demo(
     return document
 
 
-def hold_network(folder: Path, degrade: bool, tell: Tell) -> None:
+def hold_network(folder: Path, degrade: bool, tell: Tell, preset: str = PRESET) -> None:
     """Make a network in `folder` and keep it up until this process is interrupted."""
-    layout = lay_out(folder, DEGRADED if degrade else None)
+    layout = _lay_out(folder, preset, degrade)
     with contextlib.suppress(KeyboardInterrupt), network(layout, tied=True) as processes:
         tell(f"alice and bob are up, their files are in {folder}; Ctrl-C stops them")
         processes.wait_for_an_end()

@@ -25,6 +25,7 @@ from bellhop.node.tls import Party, PartyKind
 HOST = "127.0.0.1"
 EMULATOR = "emulator"
 NODES = ("alice", "bob")
+PRESET = "oxford"
 COMMAND = (sys.executable, "-P", "-c", "from bellhop.node.cli import main; main()")
 _TIED = (
     "import sys; from bellhop.node.process import die_with_parent; "
@@ -75,10 +76,11 @@ def lay_out(
     presets: dict[str, float] | None = None,
     sections: str = "",
     clock: str = '"fast"',
+    preset: str = PRESET,
 ) -> Layout:
     """Make the certificates and files of an emulator and two nodes in `folder`, new or empty.
 
-    `presets` changes figures of the Oxford preset; `sections` is added to both nodes' files.
+    `presets` changes figures of the preset; `sections` is added to both nodes' files.
     Raises ConfigError if something is there already.
     """
     _take_folder(folder)
@@ -88,7 +90,8 @@ def lay_out(
     ports = free_ports()
     changed = "".join(f'set."{name}" = {value}\n' for name, value in (presets or {}).items())
     layout.emulator.write_text(
-        _EMULATOR.format(port=ports.emulator, clock=clock, changed=changed), encoding="utf-8"
+        _EMULATOR.format(port=ports.emulator, clock=clock, preset=preset, changed=changed),
+        encoding="utf-8",
     )
     for own, peer in (NODES, NODES[::-1]):
         text = _NODE.format(
@@ -326,7 +329,7 @@ authority = "pki/emulator/emulator/authority.crt.pem"
 name = "alice-bob"
 a = "alice"
 b = "bob"
-preset = "oxford"
+preset = "{preset}"
 {changed}"""
 
 _NODE = """\

@@ -376,6 +376,13 @@ class Session:
         """Rounds both devices have answered, as far as this end knows."""
         return self.record.rounds_answered
 
+    @property
+    def experiment_ns(self) -> int:
+        """From the first attempt to the last herald by this end's device's clock: emulated, it says
+        what the experiment would have taken."""
+        span = self.record.span
+        return 0 if span is None else span.ended_ns - span.begun_ns
+
     def _summary(self) -> dict[str, str | int | float]:
         p = self.record.parameters
         fields: dict[str, str | int | float] = {
@@ -385,6 +392,7 @@ class Session:
             "leak_bits": p.leak_bits(0),
             "epsilon": p.epsilon,
             "bound": p.bound,
+            "experiment_ns": self.experiment_ns,
         }
         counts = self._distilling.counts()
         if counts is not None:
