@@ -81,10 +81,16 @@ def halvings(count: int, size: int) -> int:
 
 def _words(bits: Bits, zeros: int) -> Words:
     """Bits as words, the low bit first, behind so many zeros."""
-    words = -(-(zeros + bits.size) // WORD_BITS)
-    padded = np.zeros(words * WORD_BITS, dtype=np.uint8)
-    padded[zeros : zeros + bits.size] = bits
-    return np.packbits(padded, bitorder="little").view("<u8")
+    packed = np.packbits(bits, bitorder="little")
+    plain = np.zeros(-(-bits.size // WORD_BITS), dtype="<u8")
+    plain.view(np.uint8)[: packed.size] = packed
+    whole, part = divmod(zeros, WORD_BITS)
+    words = np.zeros(-(-(zeros + bits.size) // WORD_BITS), dtype=np.uint64)
+    words[whole : whole + plain.size] = plain << np.uint64(part)
+    if part:
+        above = words[whole + 1 :]
+        above |= plain[: above.size] >> np.uint64(WORD_BITS - part)
+    return words
 
 
 def _padded(words: Words, size: int) -> Words:
