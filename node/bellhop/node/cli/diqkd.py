@@ -30,6 +30,7 @@ LAZY = {
         "bellhop.node.cli.calibrate:calibrations",
         "What a node's links have shown so far.",
     ),
+    "designs": ("bellhop.node.cli.designs:designs", "Designs and the proofs of their entropy."),
 }
 
 

@@ -11,16 +11,15 @@ import click
 from click.core import ParameterSource
 
 from bellhop.node.cli import keyrate_eat, keyrate_renyi
+from bellhop.node.cli.design_option import METAVAR, design_figures
 from bellhop.node.cli.output import json_option, to_json
 from bellhop.stack.diqkd.bounds.chsh import S_MAX
-from bellhop.stack.diqkd.bounds.design import EAT, Design
+from bellhop.stack.diqkd.bounds.design import EAT
 from bellhop.stack.diqkd.bounds.entropy import ROUNDS_MAX, Form
 from bellhop.stack.diqkd.bounds.expected import BINS, TAG_BITS
 from bellhop.stack.diqkd.bounds.library import DEFAULT, THEOREMS
 
 FORMS: tuple[Form, ...] = get_args(Form)
-EXPONENT_MAX = 100.0
-"""Scores enter as powers of two of (alpha - 1) times them; useful ones stay below 1."""
 
 OF_BOTH = ("rounds", "s", "qber")
 OF_EAT = ("gamma", "epsilon", "form", "leak_bits")
@@ -39,24 +38,6 @@ def _fraction(
     if not 0 < gamma < 1:
         raise click.BadParameter("must lie strictly between 0 and 1", param=parameter)
     return gamma
-
-
-def _design(
-    _context: click.Context, parameter: click.Parameter, value: str | None
-) -> Design | None:
-    if value is None:
-        return None
-    figures = value.split(",")
-    if len(figures) != 5:
-        message = f"{value!r} is not five figures with commas between them"
-        raise click.BadParameter(message, param=parameter)
-    try:
-        design = Design(*(float(Fraction(figure.strip())) for figure in figures))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise click.BadParameter(f"{value!r}: {error}", param=parameter) from error
-    if (design.alpha - 1.0) * max(abs(design.score_win), abs(design.score_lose)) > EXPONENT_MAX:
-        raise click.BadParameter(f"{value!r}: scores this large mean nothing", param=parameter)
-    return design
 
 
 def _within(
@@ -102,8 +83,8 @@ def _within(
 )
 @click.option(
     "--design",
-    metavar="ALPHA,GAMMA,FWIN,FLOSE,P",
-    callback=_design,
+    metavar=METAVAR,
+    callback=design_figures,
     help="Order, test probability, scores of a won and a lost test round, flip probability; "
     "decimals or fractions. Without it the best design for --rounds, --s and --qber is found.",
 )

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 import click
 
+from bellhop.node.cli.design_option import figures_of
 from bellhop.stack.diqkd.bounds.asymptotic import asymptotic_key_rate, best_flip_probability
 from bellhop.stack.diqkd.bounds.design import Design
 from bellhop.stack.diqkd.bounds.expected import expected_shown, uncertified
@@ -134,7 +135,7 @@ def _document(asked: RenyiOptions, bound: AnyBound) -> dict[str, object]:
         "theorem": bound.theorem,
         "refereed": bound.refereed,
         "design": asdict(certified.design),
-        "design_option": _option(certified.design),
+        "design_option": figures_of(certified.design),
         "drawable": certified.design.drawable,
         "adaptive": certified.adaptive,
         "kappa": certified.kappa,
@@ -169,7 +170,7 @@ def _rows(bound: AnyBound, shown: Shown | None = None) -> Rows:
         ("kappa", f"{certified.kappa:.8f} bits a round{grade}, {NEVER_CERTIFIED}"),
         ("bound", bound.name),
         ("theorem", bound.theorem),
-        ("design", f"--design {_option(design)}"),
+        ("design", f"--design {figures_of(design)}"),
         ("", f"alpha = {design.alpha}, tests {design.test_probability:.6g}, a win scores "
              f"{design.score_win:g}, a loss {design.score_lose:g}, flips "
              f"{design.flip_probability:.6g}"),
@@ -189,14 +190,3 @@ def _key_text(key_bits: int, rounds: int) -> str:
     if key_bits <= 0:
         return f"none: {-key_bits:,} bits are missing"
     return f"{key_bits:,} bits, {key_bits / rounds:.6f} a round"
-
-
-def _option(design: Design) -> str:
-    figures = (
-        design.alpha,
-        design.test_probability,
-        design.score_win,
-        design.score_lose,
-        design.flip_probability,
-    )
-    return ",".join(str(figure) for figure in figures)

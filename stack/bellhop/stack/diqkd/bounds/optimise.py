@@ -131,7 +131,8 @@ def _search(expected: Expected, start: Design) -> Design:
         order, test = (
             min(max(math.exp(v), low), high) for v, (low, high) in zip(x, _LIMITS, strict=False)
         )
-        spread, flip = math.exp(x[2]), min(0.5, math.exp(x[4])) if len(x) > 4 else 0.0
+        # Where no design gives a key the distance of the scores may shrink to nothing.
+        spread, flip = max(math.exp(x[2]), 1e-3), min(0.5, math.exp(x[4])) if len(x) > 4 else 0.0
         return Design(1.0 + order, test, x[3] + (1.0 - wins) * spread, x[3] - wins * spread, flip)
 
     def cost(x: Reals) -> float:
