@@ -7,28 +7,37 @@ on the rounds and on S, little on the error rate.  So a grid of designs is made 
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from bellhop.stack.diqkd.bounds.chsh import binary_entropy, winning_probability
-from bellhop.stack.diqkd.bounds.design import FILTERED, SCALE, CertifiedDesign, Design
+from bellhop.stack.diqkd.bounds.design import RENYI, SCALE, CertifiedDesign, Design
+from bellhop.stack.diqkd.bounds.expected import TAG_BITS, expected_shown
+from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound
 
 FILE = "designs.json"
-TAG_BITS = 64
-"""Of the verification, in expectations."""
 
 
 @cache
 def certified_designs() -> tuple[CertifiedDesign, ...]:
     """All shipped designs, in the order of the file.  Raises ValueError if it was altered."""
+    return tuple(read_design(entry) for entry in shipped_entries())
+
+
+def shipped_entries() -> list[dict[str, Any]]:
+    """The file's designs with their certificates, as JSON has them.  ValueError if altered."""
     text = resources.files("bellhop.stack.diqkd.bounds").joinpath(FILE).read_text("utf-8")
+    return entries_in(text)
+
+
+def entries_in(text: str) -> list[dict[str, Any]]:
+    """Raises ValueError if the digest is not that of the designs."""
     document = json.loads(text)
-    if document["digest"] != digest_of(document["designs"]):
+    entries: list[dict[str, Any]] = document["designs"]
+    if document["digest"] != digest_of(entries):
         raise ValueError(f"{FILE} is not what was shipped: its digest differs")
-    return tuple(read_design(entry) for entry in document["designs"])
+    return entries
 
 
 def design_named(name: str) -> CertifiedDesign:
@@ -69,18 +78,19 @@ def expected_key_bits(
     """The key's length when S and QBER are seen as expected; at or below 0 there is no key.
 
     Error correction says `efficiency` times Shannon's limit; a tag of `TAG_BITS` and two exact
-    counts below `rounds` are said too.  Raises ValueError unless 0 <= qber <= 1/2, |s| <= 4.
+    counts below `rounds` are said too.  Raises ValueError unless 0 <= qber <= 1, |s| <= 4.
     """
-    design = certified.design
-    g, p, win = design.test_probability, design.flip_probability, winning_probability(s)
-    test_entropy = g * binary_entropy(1.0 - win)
-    said = efficiency * ((1.0 - g) * binary_entropy(qber + p - 2.0 * qber * p) + test_entropy)
-    if certified.bound != FILTERED:
-        said += test_entropy  # the string of test results is paid for
-    score = g * (win * design.score_win + (1.0 - win) * design.score_lose)
-    once = TAG_BITS + 2.0 * math.log2(rounds) - 2.0
-    hashing = design.alpha / (design.alpha - 1.0) * math.log2(1.0 / epsilon)
-    return math.floor(rounds * (score + certified.kappa - said) - once - hashing)
+    shown = expected_shown(
+        certified.design, rounds, s, qber, efficiency, TAG_BITS, bins=float(rounds) ** 2
+    )
+    return bound_of(certified, epsilon).key_bits(shown)
+
+
+def bound_of(certified: CertifiedDesign, epsilon_privacy: float) -> RenyiBound | FilteredBound:
+    """The bound that a design is for."""
+    if certified.bound == RENYI:
+        return RenyiBound(certified, epsilon_privacy)
+    return FilteredBound(certified, epsilon_privacy)
 
 
 def read_design(entry: Mapping[str, Any]) -> CertifiedDesign:
