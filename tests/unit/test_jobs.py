@@ -38,24 +38,30 @@ def decoding(error_rate: float = 0.0) -> Decode:
 
 def test_under_one_code_the_string_is_found() -> None:
     job = decoding()
-    found = job.run()
-    asked = [found.steps] if isinstance(found, ExtraWanted) else []
-    while isinstance(found, ExtraWanted):
-        extra = EncodeExtra(P.code, BITS, found.steps).run()
-        job = replace(job, received=replace(job.received, steps=extra.steps, extra=extra.bits))
-        found = job.run()
-        asked += [found.steps] if isinstance(found, ExtraWanted) else []
+    asked, found = to_its_end(job)
     assert isinstance(found, Corrected)
     np.testing.assert_array_equal(found.bits, BITS)
     assert asked == sorted(set(asked))
 
 
-def test_a_decoder_that_needs_more_than_there_is_gives_up() -> None:
-    assert decoding(0.2).run() == TOO_MANY_ERRORS
-    job = decoding(0.003)
+def to_its_end(job: Decode) -> tuple[list[int], object]:
+    """The steps that the decoder wanted one time after the other, and what it found with them."""
+    asked = []
     found = job.run()
-    assert isinstance(found, ExtraWanted)
-    assert replace(job, steps_max=found.steps - 1).run() == TOO_MANY_ERRORS
+    while isinstance(found, ExtraWanted):
+        asked.append(found.steps)
+        extra = EncodeExtra(P.code, BITS, found.steps).run()
+        received = replace(job.received, steps=extra.steps, extra=extra.bits)
+        found = replace(job, received=received).run()
+    return asked, found
+
+
+def test_a_decoder_that_needs_more_than_there_is_gives_up() -> None:
+    job = replace(decoding(0.2), steps_max=2)
+    asked, found = to_its_end(job)
+    assert found == TOO_MANY_ERRORS
+    assert all(0 < steps <= 2 for steps in asked)
+    assert replace(job, steps_max=0).run() == TOO_MANY_ERRORS
 
 
 def test_a_syndrome_of_another_code_is_not_decoded() -> None:

@@ -1,6 +1,7 @@
 """A node's core: hostile and crossing proposals, the ends of sessions, a device's nonsense."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_one_session_a_peer_is_under_way_at_a_time() -> None:
 
 def test_a_plan_that_gives_no_key_or_fails_is_answered() -> None:
     two = met()
-    two.ask(ALICE, rounds=2_000)
+    two.ask(ALICE, rounds=1_000)
     two.work(ALICE)
     two.ask(ALICE)
     job = two.jobs[ALICE].popleft()
@@ -338,8 +339,9 @@ def test_a_crash_between_voiding_and_forgetting_voids_again() -> None:
 def test_a_confirmation_after_both_have_spent_the_batch_is_taken() -> None:
     """Bob confirmed first and used all masks of the block; his word of it comes at last."""
     two = running()
-    two.go_on(until=lambda: bool(two.store[ALICE].held))
+    two.go_on(until=lambda: bool(two.store[ALICE].held and two.store[BOB].held))
     id_ = session_of(two, ALICE)
+    _hers, word = [m for m in told(two.actions) if isinstance(m, BlockStored)]
     pool = two.core[ALICE]._desk.pools[BOB]
     while pool.masks_left:
         pool.spend()
@@ -347,7 +349,7 @@ def test_a_confirmation_after_both_have_spent_the_batch_is_taken() -> None:
         pool.saw(batch, count - 1)
     while pool.masks_left:
         pool.spend()
-    actions = said(two, ALICE, BlockStored(id_, confirmed=True))
+    actions = said(two, ALICE, replace(word, confirmed=True))
     (confirm,) = [a for a in actions if isinstance(a, ConfirmKeys)]
     assert [f.name for f in confirm.persist.put] == [f"ended/{id_}"]
     assert f"pool/bob/batch/{id_}" in confirm.persist.forget
@@ -370,7 +372,9 @@ def test_what_comes_after_the_end_is_answered_with_the_end() -> None:
 def test_of_what_is_not_known_nothing_goes_on() -> None:
     two = met()
     slots = np.zeros(3, np.bool_)
-    assert told(said(two, ALICE, Position(OTHER_ID, 0, slots))) == [Abort(OTHER_ID, "not known here")]
+    assert told(said(two, ALICE, Position(OTHER_ID, 0, slots))) == [
+        Abort(OTHER_ID, "not known here")
+    ]
     assert told(said(two, ALICE, BlockStored(OTHER_ID, False))) == [
         Abort(OTHER_ID, "not known here")
     ]

@@ -31,6 +31,7 @@ from bellhop.hal.operations import (
     Source,
 )
 from bellhop.node.chance import SeededRng
+from bellhop.node.sim.identities import simulated_identity
 from bellhop.stack.core import (
     Compute,
     ComputeFailed,
@@ -71,7 +72,7 @@ from bellhop.stack.ports import PORTS_MAX
 
 @pytest.mark.parametrize(
     "parameters",
-    [b"", b"{", b"\xff" * 100, b"[" * 9000, with_other(plan(), test_probability="1e-999999999")],
+    [b"", b"{", b"\xff" * 100, b"[" * 9000, with_other(plan(), steps_max=1 << 70)],
 )
 def test_a_malformed_proposal_is_refused_and_answered(parameters: bytes) -> None:
     two = met()
@@ -94,7 +95,8 @@ def test_a_malformed_proposal_is_refused_and_answered(parameters: bytes) -> None
         ({"rounds": 10}, "4096|rounds 10 outside|code"),
         ({"qber_design": 1e-320}, "error rate"),
         ({"epsilon": 0.99}, "epsilon"),
-        ({"key_bits": 10**9}, "key length"),
+        ({"steps_max": 33}, "steps of extra syndrome"),
+        ({"purpose": "\n"}, "sessions for ?"),
     ],
 )
 def test_what_a_node_would_not_have_is_declined(changes: dict[str, object], why: str) -> None:
@@ -173,9 +175,7 @@ def test_a_peer_has_no_say_in_a_session_with_another(message: Message) -> None:
     settings = NodeSettings(ALICE, (BOB, CAROL), POLICY)
     two = running()
     id_ = session_of(two, ALICE)
-    core = NodeCore(
-        settings, SeededRng(1), two.store[ALICE].restored(), simulated_identity(ALICE)
-    )
+    core = NodeCore(settings, SeededRng(1), two.store[ALICE].restored(), simulated_identity(ALICE))
     core.step(0, Tick())
     named = (
         replace(message, request=RequestId(id_))

@@ -8,6 +8,7 @@ import pytest
 from tests.support.cores import (
     ALICE,
     BOB,
+    LINK,
     NO_SLOTS,
     OTHER,
     POLICY,
@@ -24,7 +25,11 @@ from tests.support.cores import (
 
 from bellhop.hal.operations import DeviceGone, NodeName, Ready, Release, Side, Source
 from bellhop.node.chance import SeededRng
+from bellhop.node.sim.identities import simulated_identity
 from bellhop.stack.core import Action, Compute, Note, Order, Refuse, StoreKeys
+from bellhop.stack.diqkd.device_use import DeviceUse
+from bellhop.stack.diqkd.distil import POOL_ADVICE
+from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.jobs import Corrected, Decode, Encode, Encoded, Prepare
 from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.record import Record
@@ -56,9 +61,10 @@ class OneEnd:
         self.now_ns = 0
         self.numbers: Iterator[int] = iter(range(1, 10_000))
         self.port = port(Side.A if own == ALICE else Side.B)
+        words = Endorsements(own, simulated_identity(own), {})
         self.session = Session(
-            record, POLICY, pool, SeededRng(8, own), self.port, {}, 0, self._number,
-            device_ready=True,
+            record, POLICY, pool, SeededRng(8, own), self.port, {}, DeviceUse(), words,
+            self._number, device_ready=True,
         )  # fmt: skip
         self.actions: list[Action] = []
         self.never = ""
@@ -170,9 +176,9 @@ def test_a_wrong_tag_ends_whoever_may_end(stage: Stage) -> None:
     end = ends[BOB if SENT_BY_ALICE[stage] else ALICE]
     actions = end.hear(replace(message, tag=bytes(8)))
     assert end.session.ended is not None and end.session.ended.outcome == "aborted"
-    assert told(actions) == [Abort(SESSION, "authentication failed: tag_wrong")]
+    assert told(actions) == [Abort(SESSION, f"authentication failed: tag_wrong; {POOL_ADVICE}")]
     names = [fact.name for fact in facts_of(actions)]
-    assert names == [f"pool/{OTHER[end.own]}/forgeries", f"ended/{SESSION}"]
+    assert names == [f"pool/{OTHER[end.own]}/forgeries", f"ended/{SESSION}", f"device/{LINK.name}"]
 
 
 # --- the end --------------------------------------------------------------------------------------
@@ -183,7 +189,7 @@ def test_an_abort_is_remembered_before_it_is_told_and_frees_the_device() -> None
     end.begin()
     actions = end.session.abort("enough")
     assert kinds(actions) == ["Persist", "Tell", "Order", "Note"]
-    assert [fact.name for fact in facts_of(actions)] == [f"ended/{SESSION}"]
+    assert [f.name for f in facts_of(actions)] == [f"ended/{SESSION}", f"device/{LINK.name}"]
     (order,) = [a.operation for a in actions if isinstance(a, Order)]
     assert order == Release(end.session.record.parameters.link, end.session.record.request.request)
     assert end.session.next_deadline() is None
@@ -214,10 +220,10 @@ def test_a_stored_session_tells_after_it_has_stored() -> None:
     for end in ends.values():
         names = kinds(end.actions)
         stored = names.index("StoreKeys")
-        confirmations = [
-            k for k, a in enumerate(end.actions) if told([a]) == [BlockStored(SESSION, False)]
-        ]
-        assert confirmations == [stored + 1]
+        words = [k for k, a in enumerate(end.actions) for m in told([a]) if type(m) is BlockStored]
+        assert words == [stored + 1]
+        (word,) = told([end.actions[stored + 1]])
+        assert isinstance(word, BlockStored) and not word.confirmed and word.endorsement
 
 
 def test_a_restarted_stored_session_only_answers() -> None:

@@ -18,7 +18,11 @@ def receipt_counts(two: TwoCores) -> list[int]:
         for name in (ALICE, BOB)
         for block in two.store[name].deliverable.values()
     ]
-    return [receipt["device_sessions_before"] for receipt in receipts]
+    ends = ("alice",) * len(two.store[ALICE].deliverable) + ("bob",) * len(receipts)
+    return [
+        receipt["ends"][end]["statement"]["device"]["sessions_before"]
+        for end, receipt in zip(ends, receipts, strict=False)
+    ]
 
 
 def test_a_restart_between_store_and_confirmation_counts_the_device_once() -> None:
@@ -76,7 +80,10 @@ def test_codes_that_differ_leave_no_key() -> None:
     two.feed(ALICE, Computed(order.job, replace(encoded, code_digest=bytes(32))))
     two.settle()
     aborted = [a for a in two.actions if isinstance(a, Note) and a.name == "session_aborted"]
-    why = "reconciliation failed: code_mismatch"
+    why = (
+        "reconciliation failed: the two ends built different codes: run the same version of bellhop"
+        " at both"
+    )
     assert [note.fields["reason"] for note in aborted] == [why, f"by bob: {why}"]
     for name in (ALICE, BOB):
         assert two.keys(name) == {} and not two.store[name].held

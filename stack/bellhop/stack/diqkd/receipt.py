@@ -120,9 +120,8 @@ def published_bits(record: Record) -> int:
     if record.done(Stage.SYNDROME):
         bits += p.code.leak_bits(stages.steps_given(record)) + p.steps_max
     if record.done(Stage.VERIFICATION):
-        bits += VERIFICATION_TAG_BITS
-    if record.done(Stage.DECISION):
-        bits += p.count_bits
+        # The counts are said with the decision, or in the reason of an abort.
+        bits += VERIFICATION_TAG_BITS + p.count_bits
     return bits
 
 
