@@ -85,7 +85,9 @@ def pool_file(seed: int = 1, masks: int = 64) -> PoolFile:
 class TwoCores:
     """`mail` what a node was told and has not heard, `reports` what its device has said."""
 
-    def __init__(self, seed: int = 1, masks: int = 64, policy: SessionPolicy = POLICY) -> None:
+    def __init__(
+        self, seed: int = 1, masks: int = 64, policy: SessionPolicy = POLICY, link: Link = LINK
+    ) -> None:
         self.now_ns = 0
         self.lines: list[str] = []
         self.actions: list[Action] = []
@@ -98,7 +100,7 @@ class TwoCores:
         self._lives = {ALICE: 0, BOB: 0}
         self._names: dict[str, str] = {}
         self._asks = 0
-        self.nature = Nature((LINK,), np.random.default_rng(seed), Clock(fast=True))
+        self.nature = Nature((link,), np.random.default_rng(seed), Clock(fast=True))
         shared = pool_file(seed, masks)
         for name in (ALICE, BOB):
             self.store[name].perform(Persist(shared.facts(name, OTHER[name])))

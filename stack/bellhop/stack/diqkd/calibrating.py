@@ -213,7 +213,8 @@ class Calibrating(Session):
 
     def _hear_result(self, now_ns: int, message: CalibrationResult) -> list[Action]:
         record = self.record
-        if not record.is_alice or not self._measuring.all_done():
+        # That Bob has done all his rounds she may have forgotten; he counts only then.
+        if not record.is_alice or not record.measured.all():
             return [Refuse(record.peer, "calibration_unexpected")]
         counts = Counts(message.rounds, message.unequal)
         if why := counts_objection(counts, record.tests, record.settings):

@@ -31,7 +31,14 @@ from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.session import Session, SessionMessage
 from bellhop.stack.ids import AskNumber, JobNumber, SessionId
-from bellhop.stack.messages import Abort, BlockHeralded, BlockStored, Position, reason_told
+from bellhop.stack.messages import (
+    Abort,
+    BlockHeralded,
+    BlockStored,
+    CalibrationResult,
+    Position,
+    reason_told,
+)
 from bellhop.stack.ports import restore_ports
 from bellhop.stack.rng import Rng
 
@@ -186,7 +193,9 @@ class Desk:
                 return []
             return session.hear(now_ns, message)
         if id_ in self.ended:
-            return [self.tell_end(peer, id_)]
+            # A result is the last word on a calibration: answered, it would come back for ever.
+            last = isinstance(message, CalibrationResult)
+            return [] if last else [self.tell_end(peer, id_)]
         if isinstance(message, Position):
             return [Tell(peer, Abort(id_, "not known here"))]
         return [Refuse(peer, "session_unknown")]
