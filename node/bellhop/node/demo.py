@@ -64,7 +64,7 @@ def _error(error: float | None, digits: int) -> str:
     return "" if error is None else f" +- {error:.{digits}f}"
 
 
-def _lay_out(folder: Path, name: str, degrade: bool) -> Layout:
+def lay_out_preset(folder: Path, name: str, *, degrade: bool = False) -> Layout:
     """A network on a preset, and sessions made for what it gives."""
     expected = expected_of(load_preset(name))
     design = f"\n[diqkd]\ns_design = {expected.s:.3f}\nqber_design = {expected.qber:.4f}\n"
@@ -86,7 +86,7 @@ def run_demo(
     happens.
     """
     tell(f"certificates, a pool and configurations in {folder}")
-    layout = _lay_out(folder, preset, degrade)
+    layout = lay_out_preset(folder, preset, degrade=degrade)
     alice, bob = NODES
     tell("the emulator, alice and bob start: three processes, mutual TLS between them")
     with network(layout, tied=True) as processes:
@@ -114,7 +114,7 @@ def run_demo(
 
 def hold_network(folder: Path, degrade: bool, tell: Tell, preset: str = PRESET) -> None:
     """Make a network in `folder` and keep it up until this process is interrupted."""
-    layout = _lay_out(folder, preset, degrade)
+    layout = lay_out_preset(folder, preset, degrade=degrade)
     with contextlib.suppress(KeyboardInterrupt), network(layout, tied=True) as processes:
         tell(f"alice and bob are up, their files are in {folder}; Ctrl-C stops them")
         processes.wait_for_an_end()

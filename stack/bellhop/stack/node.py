@@ -312,7 +312,7 @@ def _progress(session: Session) -> dict[str, Any]:
     progress = _about(session.record, session.stage, session.rounds_done)
     return progress | {
         "paused_by": session.paused_by,
-        "in_hand": session.in_hand,
+        "blocks_under_way": session.under_way,
         "experiment_ns": session.experiment_ns,
     }
 

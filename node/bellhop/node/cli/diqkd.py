@@ -104,9 +104,9 @@ def abort(config_file: Path, peer: str, as_json: bool) -> None:
 def pause(config_file: Path, peer: str, as_json: bool) -> None:
     """Order no new pairs for the session with PEER until this node resumes it.
 
-    What the devices have in hand is still measured; then both nodes may be stopped for as long as
-    needed at no loss ('bellhop status' shows what is in hand). A pause outlives restarts. Both
-    nodes hold while either is paused; each resumes its own.
+    Pairs that are there are still measured; as soon as 'bellhop status' shows none of either node,
+    both may be stopped for as long as needed at no loss. A pause outlives restarts. Both nodes hold
+    while either is paused; each resumes its own.
     """
     _pause(config_file, peer, True, as_json)
 

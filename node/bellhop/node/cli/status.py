@@ -55,8 +55,8 @@ def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
         if session.get("paused_by"):
             held = f"paused by {' and '.join(session['paused_by'])}: no new pairs are ordered"
             rows.append(("  ", held))
-        if session.get("in_hand"):
-            rows.append(("  in the device's hands", f"{session['in_hand']} blocks"))
+        if session.get("blocks_under_way"):
+            rows.append(("  being measured", f"{session['blocks_under_way']} blocks"))
     for link, every in core.get("calibrations", {}).items():
         rows += calibration_rows(link, every[-1], core["drifts"].get(link, []))
     if core.get("last_session"):

@@ -74,8 +74,8 @@ class Measuring:
 
     @property
     def under_way(self) -> int:
-        """Slots that a kill of this node would cost something: in the device's hands."""
-        return len(self._in_hand)
+        """Slots that have their pairs and are not answered at both ends: a kill may cost them."""
+        return self._exchange.delivered
 
     @property
     def device_away(self) -> bool:

@@ -312,9 +312,9 @@ class Session:
         return [name for name, paused in ends if paused]
 
     @property
-    def in_hand(self) -> int:
-        """Blocks whose outcomes the device owes: they count as 0 if this node stops now."""
-        return self._measuring.under_way
+    def under_way(self) -> int:
+        """Blocks that are being measured: their outcomes may count as 0 if this node stops now."""
+        return 0 if self.record.stored else self._measuring.under_way
 
     # --- what another kind of session does otherwise --------------------------------------------
 

@@ -163,6 +163,11 @@ class BlockExchange:
         return len(self._blocks)
 
     @property
+    def delivered(self) -> int:
+        """Slots whose pairs the layer above has, and is not done with."""
+        return len(self._delivered)
+
+    @property
     def awaits_heralds(self) -> bool:
         """Whether a device that is there has orders that it has not reported."""
         return any(state.ordered and state.seen is None for state in self._blocks.values())
