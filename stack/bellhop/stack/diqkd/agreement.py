@@ -55,7 +55,7 @@ def _what_is_spoken(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
 
 
 def _ranges(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
-    gamma, flips = p.gamma, p.flip_probability
+    gamma, flips, rounds = p.gamma, p.flip_probability, max(0, min(p.rounds, ROUNDS_MAX))
     return (
         (0 < p.rounds <= ROUNDS_MAX, f"a session has at most {ROUNDS_MAX} rounds"),
         (0 < p.block_rounds <= BLOCK_ROUNDS_MAX, f"a block has at most {BLOCK_ROUNDS_MAX} rounds"),
@@ -64,7 +64,7 @@ def _ranges(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
         (TEST_SCALE % flips.denominator == 0, "the flip probability is no multiple of 2**-16"),
         (2 < p.s_design <= 2.8284272, "S of the design lies outside (2, 2.83)"),
         (0 < p.epsilon <= policy.epsilon, f"epsilon is above {policy.epsilon:g}, the most here"),
-        (p.epsilon > hash_error(min(p.rounds, ROUNDS_MAX)), "epsilon is below that of the tags"),
+        (p.epsilon > hash_error(rounds), "epsilon is below that of the tags"),
         (
             QBER_MIN <= p.qber_design < 0.5,
             f"the design's error rate lies outside [{QBER_MIN}, 0.5)",
