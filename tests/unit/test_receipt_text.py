@@ -1,37 +1,40 @@
 """A receipt as people read it: in groups, rounded, and with every assumption."""
 
-import json
+from tests.support.receipts import receipt
 
-from tests.support.two_cores import ALICE, BOB, TwoCores
-
-from bellhop.node.cli.keystatus import receipt_rows
 from bellhop.node.cli.output import table
+from bellhop.node.cli.receipt import receipt_rows, source_of
 
 
 def test_a_receipt_is_shown_in_groups() -> None:
-    two = TwoCores(seed=12)
-    two.meet()
-    two.now_ns += 10**9
-    two.ask(ALICE)
-    two.go_on()
-    (block,) = two.store[BOB].deliverable.values()
-    receipt = json.loads(block.receipt)
-    text = table(receipt_rows(receipt))
+    document = receipt()
+    said = document["session"]
+    text = table(receipt_rows(document))
     lines = text.splitlines()
     headings = [line for line in lines if not line.startswith(" ")]
-    assert headings == ["What was measured", "The key", "The claim", "The session"]
-    for sentence in (*receipt["assumptions"], *receipt["idealisations"]):
+    assert headings == ["What was measured", "The key", "The claim", "Alice", "Bob", "The session"]
+    idealisations = document["ends"]["bob"]["statement"]["device"]["idealisations"]
+    for sentence in (*said["assumptions"], *idealisations):
         assert any(line.endswith(f"  - {sentence}") for line in lines), sentence
     for shown in (
-        f"{receipt['s']:.4f}",
-        f"{receipt['qber']:.2%}",
-        f"{receipt['key_bits']:,} bits",
-        f"{receipt['leak_bits']:,} bits",
-        f"{receipt['epsilon']:.3g}",
-        receipt["theorem"],
-        receipt["source"],
-        receipt["transcript_hash"],
-        receipt["link"],
+        f"{said['run']['s']:.4f}",
+        f"{said['run']['qber']:.2%}",
+        f"{said['key']['gross_bits']:,} bits",
+        f"{said['leak']['total']:,} bits",
+        f"{said['epsilon']['soundness']:.3g}",
+        said["theorem"]["statement"],
+        said["parameters"]["bound"],
+        said["device_reuse"]["statement"],
+        said["transcript"]["sha256"],
+        said["parameters"]["link"],
     ):
         assert shown in text
-    assert str(receipt["s"]) not in text, "sixteen digits are for machines"
+    assert str(said["run"]["s"]) not in text, "sixteen digits are for machines"
+    assert source_of(document) == "emulated"
+
+
+def test_a_receipt_that_one_end_has_not_signed_says_so() -> None:
+    document = receipt()
+    document["ends"]["bob"] = None
+    text = table(receipt_rows(document))
+    assert "missing, with all that this end says" in text

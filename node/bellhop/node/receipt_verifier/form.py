@@ -132,9 +132,16 @@ def misshapen(value: Any, shape: Any, name: str, *, more: bool = False) -> Itera
                 for item in value:
                     yield from misshapen(item, shape[0], name)
         case _:
-            if shape is not object and type(value) is not shape:
-                yield f"{name} is not what it should be"
-            elif type(value) is int and value < 0:
-                yield f"{name} is negative"
-            elif type(value) is str and not value.isprintable():
-                yield f"{name} is not fit to be shown"
+            yield from _unfit(value, shape, name)
+
+
+def _unfit(value: Any, shape: Any, name: str) -> Iterator[str]:
+    """What is wrong with a value that holds no others; texts may be shown on any screen."""
+    if shape is object:
+        return
+    if type(value) is not shape:
+        yield f"{name} is not what it should be"
+    elif type(value) is int and value < 0:
+        yield f"{name} is negative"
+    elif type(value) is str and not value.isprintable():
+        yield f"{name} is not fit to be shown"

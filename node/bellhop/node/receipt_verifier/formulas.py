@@ -86,18 +86,18 @@ def _largest(function: Callable[[float, float], float]) -> float:
     """The largest value over 0 <= q <= 1/2, 0 <= t <= pi/2: a grid, then finer ones around the best
     points of the coarse one."""
     width = (0.5, math.pi / 2.0)
-    coarse = [(width[0] * i / 60, width[1] * j / 60) for i in range(61) for j in range(61)]
+    coarse = [(width[0] * i / 40, width[1] * j / 40) for i in range(41) for j in range(41)]
     starts = sorted(coarse, key=lambda at: function(*at), reverse=True)[:60:20]
     best = -math.inf
     for centre in starts:
-        reach = width[0] / 30, width[1] / 30
-        for _ in range(16):
+        reach = width[0] / 20, width[1] / 20
+        for _ in range(12):
             low = [max(0.0, c - r) for c, r in zip(centre, reach, strict=True)]
             high = [min(w, c + r) for c, r, w in zip(centre, reach, width, strict=True)]
             points = [
-                (low[0] + (high[0] - low[0]) * i / 10, low[1] + (high[1] - low[1]) * j / 10)
-                for i in range(11)
-                for j in range(11)
+                (low[0] + (high[0] - low[0]) * i / 6, low[1] + (high[1] - low[1]) * j / 6)
+                for i in range(7)
+                for j in range(7)
             ]
             value, centre = max((function(*at), at) for at in points)
             best = max(best, value)
@@ -173,12 +173,14 @@ def _least(slope: Decimal, gamma: Decimal, prime: Decimal) -> Decimal:
         spread = _log2(Decimal(33)) + (2 + variance).sqrt()
         return _eta(w) - slope * w - prime * Decimal(2).ln() / 2 * spread**2
 
-    for _ in range(170):  # 30 digits of w; at a minimum the score's error is its square
-        a, b = low + (high - low) / 3, high - (high - low) / 3
-        if score(a) < score(b):
-            high = b
-        else:
-            low = a
+    with localcontext() as context:
+        context.prec = 36
+        for _ in range(85):  # 15 digits of w: at a minimum the score's error goes as its square
+            a, b = low + (high - low) / 3, high - (high - low) / 3
+            if score(a) < score(b):
+                high = b
+            else:
+                low = a
     return score((low + high) / 2)
 
 
