@@ -28,7 +28,7 @@ FLIPS_GAIN = 1e-4
 """Bits a round for which it is worth having at all: it costs a generator and a table more."""
 
 _EVALUATIONS = 900
-_LIMITS = ((1e-7, 0.3), (1e-4, 0.6))
+_LIMITS = ((1e-8, 0.3), (1e-4, 0.6))
 """Of alpha - 1 and of the test probability."""
 
 
@@ -101,7 +101,7 @@ def rounded(design: Design) -> Design:
     """The nearest design that a session can draw, its order and scores to five figures or so."""
     alpha = 1.0 + float(f"{design.alpha - 1.0:.4g}")
     return Design(
-        float(f"{alpha:.12g}"),
+        float(f"{alpha:.15g}"),
         min(max(round(design.test_probability * SCALE), 1), SCALE - 1) / SCALE,
         float(f"{design.score_win:.5g}"),
         float(f"{design.score_lose:.5g}"),
