@@ -110,7 +110,7 @@ def characterise(
 
         rule = f"needs an end that stores its half of a pair; {preset.name} has none"
         require(storage_span_ms(preset) is not None, "--plot-storage", rule)
-    with _progress_bar(hidden=as_json) as told:
+    with progress_bar(hidden=as_json) as told:
         found = measure(preset, pairs=pairs, seed=seed, after_ms=after_ms, told=told)
         if plot is not None:
             from bellhop.node.cli.plots import plot_by_length
@@ -170,7 +170,7 @@ def check_picture(option: str, file: Path | None) -> None:
 
 
 @contextmanager
-def _progress_bar(*, hidden: bool) -> Iterator[Told]:
+def progress_bar(*, hidden: bool) -> Iterator[Told]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

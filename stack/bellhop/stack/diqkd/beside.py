@@ -4,6 +4,7 @@ For people who choose, never for a session: designs are searched for and not cer
 without end are the limit of what no run reaches.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -36,12 +37,18 @@ class EatPlan:
     key_bits: int
 
 
-def eat_plan(rounds: int, s: float, qber: float, epsilon: float) -> EatPlan:
-    """The best of a few test probabilities, at the leak our own codes are expected to have.
+def eat_plan(
+    rounds: int,
+    s: float,
+    qber: float,
+    epsilon: float,
+    tests: Sequence[Fraction] = EAT_TESTS,
+) -> EatPlan:
+    """The best of a few test probabilities, at the leak that our own codes are expected to have.
 
     The same epsilon, 2-universal hashing, the threshold `DEVIATIONS` below `s`.
     """
-    plans = [_eat_plan(rounds, s, qber, epsilon, tests) for tests in EAT_TESTS]
+    plans = [_eat_plan(rounds, s, qber, epsilon, one) for one in tests]
     return max(plans, key=lambda one: one.key_bits)
 
 
