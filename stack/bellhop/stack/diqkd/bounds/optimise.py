@@ -28,8 +28,8 @@ FLIPS_GAIN = 1e-4
 """Bits a round for which it is worth having at all: it costs a generator and a table more."""
 
 _EVALUATIONS = 900
-_LIMITS = ((1e-8, 0.3), (1e-4, 0.6))
-"""Of alpha - 1 and of the test probability."""
+_ORDERS, _TESTS = (1e-8, 0.3), (1e-4, 0.6)
+"""Limits of alpha - 1 and of the test probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Expected:
     """What the design is for.  ValueError if it makes no sense.
 
     `efficiency`: what error correction says over Shannon's limit.  `adaptive`: Eve may act between
-    rounds, as she may when tests are announced round by round.
+    rounds, as she may when tests are announced round by round.  `test_probability`: if that of the
+    run is given already.
     """
 
     bound: str
@@ -47,6 +48,7 @@ class Expected:
     efficiency: float = 1.06
     epsilon_privacy: float = 1e-10
     adaptive: bool = True
+    test_probability: float | None = None
 
     def __post_init__(self) -> None:
         demands = {
@@ -56,6 +58,7 @@ class Expected:
             "qber is from 0 to 1/2": 0.0 <= self.qber <= 0.5,
             "efficiency is at least 0": 0.0 <= self.efficiency < math.inf,
             "epsilon_privacy is above 0 and below 1": 0.0 < self.epsilon_privacy < 1.0,
+            "test_probability is above 0 and below 1": 0.0 < (self.test_probability or 0.5) < 1.0,
         }
         for demand, met in demands.items():
             if not met:
@@ -82,13 +85,16 @@ def optimise(
     efficiency: float = 1.06,
     epsilon_privacy: float = 1e-10,
     adaptive: bool = True,
+    test_probability: float | None = None,
 ) -> Design:
     """The design for this bound (`RENYI` or `FILTERED`), `Design.drawable`, with rounded figures.
 
     About a second.  There is always an answer, even where no key can be had.  Raises ValueError
     as `Expected`.
     """
-    expected = Expected(bound, rounds, s, qber, efficiency, epsilon_privacy, adaptive)
+    expected = Expected(
+        bound, rounds, s, qber, efficiency, epsilon_privacy, adaptive, test_probability
+    )
     best = rounded(_search(expected, _start(expected)))
     if qber >= FLIPS_FROM:
         flipping = rounded(_search(expected, replace(best, flip_probability=0.05)))
@@ -115,37 +121,31 @@ def _start(expected: Expected) -> Design:
     unlikely = math.log2(1.0 / expected.epsilon_privacy)
     order = math.sqrt(unlikely / (40.0 * expected.rounds))
     wins = winning_probability(min(expected.s, 2.82))
-    test = min(0.3, max(0.02, 0.116 * (1.2e6 / expected.rounds) ** 0.3))
+    usual = min(0.3, max(0.02, 0.116 * (1.2e6 / expected.rounds) ** 0.3))
+    test = expected.test_probability or usual
     spread = 0.9 * entropy_rate_slope(wins) / test
     return Design(1.0 + min(order, 0.05), test, (1.0 - wins) * spread, -wins * spread, 0.0)
 
 
 def _search(expected: Expected, start: Design) -> Design:
-    """Nelder-Mead over ln(alpha - 1), ln g, the logarithm of the scores' distance and their mean,
-    and ln p if the start flips; twice, since a simplex can collapse on the kink of kappa."""
+    """Nelder-Mead over ln(alpha - 1), the logarithm of the scores' distance, their mean, ln g
+    unless it is given, and ln p if the start flips; twice, since a simplex can collapse on the
+    kink of kappa."""
     from scipy.optimize import minimize
 
     wins = winning_probability(expected.s)
 
     def design_at(x: Reals) -> Design:
-        order, test = (
-            min(max(math.exp(v), low), high) for v, (low, high) in zip(x, _LIMITS, strict=False)
-        )
-        # Where no design gives a key the distance of the scores may shrink to nothing.
-        spread, flip = max(math.exp(x[2]), 1e-3), min(0.5, math.exp(x[4])) if len(x) > 4 else 0.0
-        return Design(1.0 + order, test, x[3] + (1.0 - wins) * spread, x[3] - wins * spread, flip)
+        order, spread, mean = _between(x[0], _ORDERS), math.exp(x[1]), float(x[2])
+        free = [float(value) for value in x[3:]]
+        test = expected.test_probability or _between(free.pop(0), _TESTS)
+        flip = min(0.5, math.exp(free.pop(0))) if free else 0.0
+        return Design(1.0 + order, test, mean + (1.0 - wins) * spread, mean - wins * spread, flip)
 
     def cost(x: Reals) -> float:
         return -expected.worth(design_at(x)) / expected.rounds
 
-    mean = wins * start.score_win + (1.0 - wins) * start.score_lose
-    spread = start.score_win - start.score_lose
-    x = [math.log(start.alpha - 1.0), math.log(start.test_probability), math.log(spread), mean]
-    steps = [0.5, 0.5, 0.3, 1.0]
-    if start.flip_probability:
-        x.append(math.log(start.flip_probability))
-        steps.append(0.8)
-    at = np.array(x)
+    at, steps = _coordinates(expected, start)
     for shrink in (1.0, 0.2):
         simplex = np.vstack([at, at + shrink * np.diag(steps)])
         found = minimize(
@@ -161,3 +161,21 @@ def _search(expected: Expected, start: Design) -> Design:
         )
         at = np.asarray(found.x, dtype=np.float64)
     return design_at(at)
+
+
+def _coordinates(expected: Expected, start: Design) -> tuple[Reals, Reals]:
+    """Where the search starts, and how far its first steps go."""
+    wins = winning_probability(expected.s)
+    spread = start.score_win - start.score_lose
+    mean = wins * start.score_win + (1.0 - wins) * start.score_lose
+    places = [(math.log(start.alpha - 1.0), 0.5), (math.log(spread), 0.3), (mean, 1.0)]
+    if expected.test_probability is None:
+        places.append((math.log(start.test_probability), 0.5))
+    if start.flip_probability:
+        places.append((math.log(start.flip_probability), 0.8))
+    at, steps = zip(*places, strict=True)
+    return np.array(at), np.array(steps)
+
+
+def _between(logarithm: float, limits: tuple[float, float]) -> float:
+    return min(max(math.exp(logarithm), limits[0]), limits[1])
