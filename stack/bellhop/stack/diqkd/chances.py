@@ -57,7 +57,8 @@ def left(planned: PlannedSession) -> Left:
     def bits(tests: Counts, losses: Counts) -> Reals:
         wins = tests - losses
         score = design.score_win * wins + design.score_lose * losses
-        return base + score - paid * _test_string_bits(wins, losses)
+        most = planned.rounds  # a key is no longer than the string it is hashed from
+        return np.minimum(base + score - paid * _test_string_bits(wins, losses), most)
 
     return bits
 
