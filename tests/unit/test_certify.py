@@ -9,7 +9,17 @@ from tests.support.strategies import PARAMETERS, least_kappa_found, values
 
 from bellhop.stack.diqkd.bounds import filtered, renyi
 from bellhop.stack.diqkd.bounds.blocks import Reals, spectral, state_with_logarithm
-from bellhop.stack.diqkd.bounds.certify import MARGIN, Attack, best_attack, certify, check, prove
+from bellhop.stack.diqkd.bounds.certify import (
+    LATTICE,
+    MARGIN,
+    Attack,
+    Corners,
+    best_attack,
+    certify,
+    check,
+    corners_of,
+    prove,
+)
 from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, RENYI, Design
 from bellhop.stack.diqkd.bounds.tangents import game_of, tangents_at, value_of
 
@@ -63,6 +73,23 @@ def test_tangents_bound_every_state_at_their_angles(design: Design, bound: str) 
         strategies[:, 32:] = 0.0
         strategies[:, 33], strategies[:, 35] = angles[:, 0], angles[:, 1]
         assert (values(design, bound, True, strategies) <= found.bound + 1e-13).all()
+
+
+@pytest.mark.parametrize(("design", "bound"), GAMES)
+@pytest.mark.parametrize("width", [LATTICE >> 2, LATTICE >> 6])
+def test_a_cells_bound_holds_at_every_angle_in_it(design: Design, bound: str, width: int) -> None:
+    generator = np.random.default_rng(width)
+    game = game_of(design, bound, True)
+    cells = np.stack(
+        [generator.integers(0, reach * LATTICE - width, 40) for reach in (1, 2)], axis=-1
+    )
+    known, corners = Corners(game), corners_of(cells, width)
+    known.look_at(corners)
+    bounds = known.bounds(corners, width)
+    for _ in range(4):
+        points = cells + generator.uniform(0.0, width, size=cells.shape)
+        within = tangents_at(game, points * (math.pi / 2.0 / LATTICE), iterations=60)
+        assert (within.value <= bounds + 1e-14).all()
 
 
 @pytest.mark.parametrize(

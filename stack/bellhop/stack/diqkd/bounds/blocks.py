@@ -54,8 +54,9 @@ def state_with_logarithm(logarithm: Reals) -> Reals:
 
     Floored eigenvalues raise the trace above 1 by some 1e-34; nothing here needs it to be 1.
     """
-    trace = spectral(logarithm, np.exp)[..., 0].sum(axis=-1)
     shifted = logarithm.copy()
+    shifted[..., 0] -= 2.0 * largest_eigenvalue(logarithm)[..., None]  # so that nothing overflows
+    trace = spectral(shifted, np.exp)[..., 0].sum(axis=-1)
     shifted[..., 0] -= 2.0 * np.log(trace)[..., None]
     return spectral(shifted, lambda values: np.maximum(values, LOG_FLOOR))
 

@@ -67,9 +67,11 @@ DEPTH_MAX = 22
 CELLS_MAX = 20_000
 """Where a proof is given up: levels of cutting, and open cells in one."""
 
+LATTICE = BASE << DEPTH_MAX
+"""Points along a quarter turn, where corners may lie."""
+
 _ITERATIONS = 60
 _POINTS_AT_ONCE = 4096
-_LATTICE = BASE << DEPTH_MAX
 _SEARCH = 32
 _ZOOMS, _ZOOM_POINTS, _CENTRES = 12, 7, 4
 _AGREEMENT = 1e-8
@@ -194,7 +196,7 @@ def prove(
     rounding = ROUNDING * game.largest_weight
     # A kappa beyond these is false or worthless, and its power of two might not be a number.
     theta = 2.0 ** (-(game.order - 1.0) * min(max(kappa, -1e4), 1e4))
-    known = _Known(game)
+    known = Corners(game)
     cells = np.stack(np.meshgrid(np.arange(BASE), np.arange(2 * BASE)), axis=-1).reshape(-1, 2)
     cells = cells.astype(np.int64) << DEPTH_MAX
     looked_at = 0
@@ -203,7 +205,7 @@ def prove(
             progress(depth, len(cells))
         looked_at += len(cells)
         width = 1 << (DEPTH_MAX - depth)
-        corners = _corners(cells, width)
+        corners = corners_of(cells, width)
         attack = known.look_at(corners)
         if attack is not None and attack.kappa < kappa:
             why = f"an attack leaves {attack.kappa:.8f} bits a round, less than {kappa:.8f}"
@@ -217,7 +219,7 @@ def prove(
     return Proof(looked_at, known.size, depth, rounding, f"{len(cells)} cells remain open")
 
 
-class _Known:
+class Corners:
     """The tangents at all lattice points that were looked at, ordered by their keys."""
 
     def __init__(self, game: Game) -> None:
@@ -235,8 +237,8 @@ class _Known:
         new = np.setdiff1d(_key(corners), self._keys)
         if not len(new):
             return None
-        points = np.stack([new // (4 * _LATTICE), new % (4 * _LATTICE)], axis=-1)
-        angles = points.astype(np.float64) * (math.pi / 2.0 / _LATTICE)
+        points = np.stack([new // (4 * LATTICE), new % (4 * LATTICE)], axis=-1)
+        angles = points.astype(np.float64) * (math.pi / 2.0 / LATTICE)
         found = _tangents(self._game, angles)
         keys = np.concatenate([self._keys, new])
         order = np.argsort(keys)
@@ -248,7 +250,7 @@ class _Known:
     def bounds(self, corners: Indices, width: int) -> Reals:
         """An upper bound on the value in each cell, from its corners (N, 4, 2): step 4."""
         index = np.searchsorted(self._keys, _key(corners))
-        vectors, side = self._vectors[index], width * (math.pi / 2.0 / _LATTICE)
+        vectors, side = self._vectors[index], width * (math.pi / 2.0 / LATTICE)
         bob, alice, both = (vectors[:, :, setting] for setting in (1, 2, 3))
         second = side**2 / 8.0 * (_most(bob) + _most(alice) + 2.0 * _most(both))
         along_alice = _apart(alice + both, (0, 1), (2, 3))
@@ -269,17 +271,17 @@ def _apart(vectors: Reals, ones: tuple[int, int], others: tuple[int, int]) -> Re
 
 
 def _key(points: Indices) -> Indices:
-    return np.asarray(points[..., 0] * (4 * _LATTICE) + points[..., 1])
+    return np.asarray(points[..., 0] * (4 * LATTICE) + points[..., 1])
 
 
-def _corners(cells: Indices, width: int) -> Indices:
-    """(N, 2) to (N, 4, 2), Alice's angle the slower."""
+def corners_of(cells: Indices, width: int) -> Indices:
+    """Of cells with these lower corners (N, 2), in (N, 4, 2), Alice's angle the slower."""
     offsets = np.array([[0, 0], [0, width], [width, 0], [width, width]], dtype=np.int64)
     return np.asarray(cells[:, None] + offsets)
 
 
 def _quarters(cells: Indices, width: int) -> Indices:
-    return np.asarray(_corners(cells, width // 2).reshape(-1, 2))
+    return np.asarray(corners_of(cells, width // 2).reshape(-1, 2))
 
 
 def _tangents(game: Game, angles: Reals) -> Tangents:
