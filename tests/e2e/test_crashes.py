@@ -36,6 +36,9 @@ pytestmark = pytest.mark.e2e
 SLOT = SLOTS // 3
 """A slot in the middle of the rounds, and the first block that is attempted for it."""
 
+PAGE = 2
+"""A page among many: slots of 500 rounds make pages of eight."""
+
 OF_LOST_OUTCOMES = ("by bob: reconciliation failed", "by bob: Bell test below the threshold")
 """Why a session that lost outcomes may end without a key."""
 
@@ -76,6 +79,10 @@ IN_THE_ROUNDS = [
     rare(Crash(BOB, f"before Heard TestRounds {SLOT}")),
     rare(Crash(BOB, f"before Tell SlotDone {SLOT}")),
     Crash(BOB, f"after Persist drawn/{SLOT}", (EMULATOR, ALICE, BOB)),
+    Crash(ALICE, f"before Persist pages/{PAGE}"),
+    rare(Crash(BOB, f"before Persist pages/{PAGE}")),
+    rare(Crash(ALICE, f"after Persist pages/{PAGE}")),
+    Crash(BOB, f"after Persist pages/{PAGE}", (ALICE, BOB)),
 ]
 
 FROM_THE_LAST_ROUND_ON = [

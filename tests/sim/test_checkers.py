@@ -158,9 +158,30 @@ def test_rounds_told_before_they_are_stored(amid: Run) -> None:
         name, action = amid.told(kind)
         message = action.message
         assert isinstance(message, TestRounds | SlotDone)
-        del amid.world.nodes[name].store.facts[f"session/{message.session}/outcomes/{message.slot}"]
+        assert message.slot == 0
+        del amid.world.nodes[name].store.facts[f"session/{message.session}/pages/0"]
         with pytest.raises(Violation, match="outcomes are stored before a slot is told"):
             amid.shown(name, action)
+
+
+def test_a_page_that_says_other_than_the_facts_that_it_replaces() -> None:
+    run = start(read_scenario(SMALL))
+    altered: list[str] = []
+
+    def watch(world: World, name: NodeName, action: Action) -> None:
+        """The first page is shown altered, before it is stored."""
+        if not isinstance(action, Persist) or not action.put or altered:
+            return
+        page = action.put[0]
+        if "/pages/" in page.name:
+            altered.append(page.name)
+            content = page.payload[:-1] + bytes([page.payload[-1] ^ 1])
+            run.invariants.watch(world, name, replace(action, put=(Fact(page.name, content),)))
+
+    run.world._watch = watch
+    with pytest.raises(Violation, match="a page says what the facts said"):
+        run.world.run(60 * SECOND_NS)
+    assert altered
 
 
 def test_a_herald_told_two_ways(amid: Run) -> None:

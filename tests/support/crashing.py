@@ -5,7 +5,8 @@ replaced by ones that do the same and look, before and after whatever they do, a
 name the point where somebody is to be killed.
 
     before|after Order Measure 7        and Attempt, Release; Tell Tagged syndrome, Tell Accept, ...
-    before|after Persist drawn/7        any fact, without the session's id: link/7, said/syndrome
+    before|after Persist drawn/7        any fact, without the session's id and the page of a slot:
+                                        link/7, pages/0, said/syndrome
     before|after StoreKeys              and the other actions
     before|after Heard Decoded          a message of the peer
     before|after Reported Measured 7    a report of the memory
@@ -57,6 +58,9 @@ COMMAND = (sys.executable, "-P", "-c", "from tests.support.crashing import main;
 _SESSION = re.compile("(?:session/|(link/|ended/|pool/[^/]+/batch/))[0-9a-f]{32}/?")
 """What names the session in a fact's name; what stays of it is the group."""
 
+_PAGE = re.compile("^(link|drawn|outcomes)/[0-9]+/([0-9]+)$")
+"""A fact of a slot names the page that it will be part of: of no interest here."""
+
 WORKER = 0
 """In the place of a process id: the worker process that has the job."""
 
@@ -95,7 +99,8 @@ def words_of_action(action: Action) -> list[str]:
 
 
 def _words_of_facts(persist: Persist) -> list[str]:
-    return ["Persist " + _SESSION.sub(r"\1", fact.name) for fact in persist.put]
+    names = (_SESSION.sub(r"\1", fact.name) for fact in persist.put)
+    return ["Persist " + _PAGE.sub(r"\1/\2", name) for name in names]
 
 
 def words_of_event(event: Event) -> list[str]:

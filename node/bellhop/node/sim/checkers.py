@@ -20,9 +20,10 @@ import numpy as np
 
 from bellhop.hal.operations import Measure, NodeName
 from bellhop.node.sim.store import SimulatedStore
+from bellhop.node.sim.stored_rounds import drawn_of, is_true, outcomes_of, request_of
 from bellhop.node.sim.trace import canonical
 from bellhop.node.sim.world import World
-from bellhop.stack.codec import join, pack, split
+from bellhop.stack.codec import join, split
 from bellhop.stack.core import (
     Action,
     Compute,
@@ -43,6 +44,7 @@ from bellhop.stack.diqkd.parameters import decode_parameters
 from bellhop.stack.diqkd.stages import CODE_DIGEST_BYTES, COUNT_BYTES
 from bellhop.stack.diqkd.verify import VERIFICATION_KEY_BYTES, VERIFICATION_TAG_BITS
 from bellhop.stack.ids import KeyId, SessionId
+from bellhop.stack.link.machine import MeasureDirectly
 from bellhop.stack.messages import (
     Abort,
     AllocationsRecorded,
@@ -57,6 +59,8 @@ from bellhop.stack.messages import (
 )
 
 STORED_ONCE = "a fact of a session is stored one way, for ever"
+
+FIXED = ("drawn", "outcomes", "pages", "said", "heard")
 
 
 class Violation(AssertionError):
@@ -75,6 +79,7 @@ class Invariants:
         self.sessions: dict[SessionId, None] = {}
         self.checked = 0
         self._fixed: dict[tuple[object, ...], bytes] = {}
+        self._requests: dict[SessionId, MeasureDirectly] = {}
         self._keys: dict[KeyId, bytes] = {}
         self._receipts: dict[SessionId, dict[str, Any]] = {}
 
@@ -128,24 +133,34 @@ class Invariants:
     def _measure(self, world: World, name: NodeName, order: Measure) -> None:
         store, session = world.nodes[name].store, order.request
         p = decode_parameters(split(store.facts[f"session/{session}/parameters"], 3)[0])
-        slot = order.block % -(-p.rounds // p.block_rounds)
+        request = self._request(store, SessionId(session))
+        slot = order.block % request.slots
         where = (name, session, slot)
         self._once((order.block, order.settings), "settings are drawn once", *where)
-        drawn = store.facts.get(f"session/{session}/drawn/{slot}")
+        drawn = drawn_of(store.facts, request, slot)
         require(drawn is not None, "settings are stored before the device sees them", *where)
-        same = split(drawn or b"", 3)[1] == order.settings.tobytes()
+        same = drawn is not None and np.array_equal(drawn.settings, order.settings)
         require(same, "the device sees what was stored", *where)
         if name == p.bob:
             # Stored at some time: Alice may have given the session up since, and forgotten them.
-            fact = f"session/{session}/outcomes/{slot}"
+            fact = f"session/{session}/outcomes/{request.page(slot)}/{slot}"
             fixed = (STORED_ONCE, p.alice, fact) in self._fixed
             require(fixed, "Alice's outcomes are fixed before Bob's device is asked", *where)
+
+    def _request(self, own: SimulatedStore, session: SessionId) -> MeasureDirectly:
+        if session not in self._requests:
+            self._requests[session] = request_of(own.facts, session)
+        return self._requests[session]
 
     def _persist(self, own: SimulatedStore, name: NodeName, put: tuple[Fact, ...]) -> None:
         for fact in put:
             parts = fact.name.split("/")
-            if parts[0] == "session" and parts[2] in ("drawn", "outcomes", "said", "heard"):
+            if parts[0] == "session" and parts[2] in FIXED:
                 self._once(fact.payload, STORED_ONCE, name, fact.name)
+            if parts[0] == "session" and parts[2] == "pages":
+                request = self._request(own, SessionId(parts[1]))
+                same = is_true(own.facts, request, int(parts[3]), fact.payload)
+                require(same, "a page says what the facts said that it replaces", name, fact.name)
             if parts[0] == "link":
                 self._once(fact.payload, STORED_ONCE, name, fact.name)
             if parts[0] == "ended" and fact.payload != b"stored":
@@ -163,14 +178,17 @@ class Invariants:
                 require(known, "a proposal is stored before it is told", name, session)
             case BlockHeralded(_, request, block, digest):
                 self._once(digest, "a herald is told one way", name, request, block)
-                fact = own.facts.get(f"link/{request}/{block}", b"")
-                stored = fact and split(fact, 2)[0] == digest
+                slots = self._request(own, SessionId(request))
+                page = slots.page(block % slots.slots)
+                fact = own.facts.get(f"link/{request}/{page}/{block}", b"")
+                folded = f"session/{request}/pages/{page}" in own.facts
+                stored = folded or (fact and split(fact, 3)[0] == digest)
                 require(stored, "a herald is stored before it is told", name, request, block)
             case TestRounds(session, slot, tests):
                 self._once(tests, "test rounds are announced one way", session, slot)
                 self._answered(own, name, session, slot)
-                drawn = split(own.facts[f"session/{session}/drawn/{slot}"], 3)[0]
-                same = drawn == pack(np.asarray(tests))
+                drawn = drawn_of(own.facts, self._request(own, session), slot)
+                same = drawn is not None and np.array_equal(drawn.tests, tests)
                 require(same, "the announced test rounds are the drawn ones", session, slot)
             case SlotDone(session, slot):
                 self._answered(own, name, session, slot)
@@ -189,8 +207,10 @@ class Invariants:
                 pass
 
     def _answered(self, own: SimulatedStore, name: NodeName, session: SessionId, slot: int) -> None:
-        stored = f"session/{session}/outcomes/{slot}" in own.facts
-        require(stored, "outcomes are stored before a slot is told", name, session, slot)
+        stored = outcomes_of(own.facts, self._request(own, session), slot)
+        require(
+            stored is not None, "outcomes are stored before a slot is told", name, session, slot
+        )
 
     def _tagged(self, own: SimulatedStore, name: NodeName, peer: NodeName, m: Tagged) -> None:
         content = (m.session, m.stage, m.body, m.tag)

@@ -42,6 +42,15 @@ class Drawn:
     flips: Flags
     span: Span
 
+    def part(self, rounds: slice) -> "Drawn":
+        return Drawn(
+            self.tests[rounds],
+            self.settings[rounds],
+            self.patterns[rounds],
+            self.flips[rounds],
+            self.span,
+        )
+
     def encode(self) -> bytes:
         return join(
             pack(self.tests),
