@@ -54,13 +54,6 @@ def test_known_rates(
         assert known - 1.5e-4 < found < known + (2.1e-3 if run[2] > 0.04 else 1.5e-4)
 
 
-@pytest.mark.parametrize(
-    ("run", "at_least"), [(OXFORD, 0.44), (RUBIDIUM, 0.26), (WORSE, 0.16), (IONS, 0.13)]
-)
-def test_published_runs_by_the_default(run: tuple[int, float, float], at_least: float) -> None:
-    assert rate(RENYI, run, 1.06) >= at_least
-
-
 def test_the_known_optimum() -> None:
     design = best(FILTERED, *RUBIDIUM, 1.10)
     assert design.alpha - 1.0 == pytest.approx(8.1e-4, rel=0.01)
