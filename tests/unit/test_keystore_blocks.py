@@ -91,6 +91,16 @@ async def test_held_keys_are_not_handed_out(store: KeyStore) -> None:
     assert (await store.stock(BOB, 256)).keys == 2
 
 
+async def test_a_receipt_is_completed_when_the_block_is_confirmed(store: KeyStore) -> None:
+    await store.store_keys(StoreKeys(block_of(1, 4), Persist()))
+    assert await store.receipt(session_id(1)) == block_of(1, 4).receipt
+    await store.confirm_keys(ConfirmKeys(session_id(1), Persist(), "with both words"))
+    await store.confirm_keys(ConfirmKeys(session_id(1), Persist(), "another"))
+    assert await store.receipt(session_id(1)) == "with both words"
+    await fill(store, block_of(2, 4))
+    assert await store.receipt(session_id(2)) == block_of(2, 4).receipt, "none came with it"
+
+
 async def test_the_same_block_again_changes_nothing(store: KeyStore) -> None:
     await fill(store, block_of(1, 4))
     await taken(store, ONE)
