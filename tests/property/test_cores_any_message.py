@@ -25,13 +25,18 @@ from bellhop.stack.messages import (
     AllocationsRecorded,
     BlockHeralded,
     BlockStored,
+    CalibrationData,
+    CalibrationResult,
     Decoded,
     KeysAllocated,
     Message,
+    Paused,
     Position,
     Propose,
     SlotDone,
     Stage,
+    SyndromeExtra,
+    SyndromeWanted,
     Tagged,
     TestRounds,
 )
@@ -42,6 +47,7 @@ BOUNDED = settings(
 
 UNKNOWN = SessionId("e" * 32)
 COUNTS = st.one_of(st.integers(0, 20), st.sampled_from([255, 2**31, 2**32 - 1, 2**63 - 1]))
+FIVE_COUNTS = st.tuples(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
 BYTES = st.one_of(st.binary(max_size=40), st.sampled_from([bytes(32), bytes(8), b"{}", b"[" * 999]))
 FLAGS = st.one_of(
     st.integers(0, 12), st.sampled_from([8_000, 7_999, 8_001, 24_000, 65_536])
@@ -73,9 +79,14 @@ def made_up(sessions: st.SearchStrategy[SessionId]) -> st.SearchStrategy[Message
         st.builds(SlotDone, sessions, COUNTS),
         st.builds(Tagged, sessions, stages, BYTES, TEXTS, COUNTS, BYTES),
         st.builds(Decoded, sessions),
-        st.builds(Position, sessions, FLAGS, st.lists(stages).map(tuple)),
+        st.builds(SyndromeWanted, sessions, COUNTS),
+        st.builds(SyndromeExtra, sessions, COUNTS, BYTES),
+        st.builds(Paused, sessions, st.booleans()),
+        st.builds(CalibrationData, sessions, FLAGS, FLAGS),
+        st.builds(CalibrationResult, sessions, FIVE_COUNTS, FIVE_COUNTS),
+        st.builds(Position, sessions, COUNTS, FLAGS, st.lists(stages).map(tuple)),
         st.builds(Abort, sessions, TEXTS),
-        st.builds(BlockStored, sessions, st.booleans()),
+        st.builds(BlockStored, sessions, st.booleans(), BYTES),
         st.builds(KeysAllocated, st.lists(allocations, min_size=1, max_size=3).map(tuple)),
         st.builds(AllocationsRecorded, st.lists(key_ids, min_size=1, max_size=3).map(tuple)),
     )
@@ -84,7 +95,8 @@ def made_up(sessions: st.SearchStrategy[SessionId]) -> st.SearchStrategy[Message
 def odd_design(data: st.DataObject, parameters: bytes) -> bytes:
     """A proposal with one field, or one of a part, that is odd."""
     content = json.loads(parameters)
-    part = data.draw(st.sampled_from([content, content["choice"], content["code"]]))
+    parts = [content, content["code"], content["design"], content["design"]["design"]]
+    part = data.draw(st.sampled_from(parts))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(ODD)
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
