@@ -189,6 +189,7 @@ def _beside(session: PlannedSession) -> dict[str, Any]:
             "test_probability": str(eat.test_probability),
             "threshold_s": eat.threshold_s,
             "deviations": DEVIATIONS,
+            "refereed": True,
         },
         FILTERED: _searched(session, FILTERED),
         "random-key-basis": {
@@ -199,8 +200,8 @@ def _beside(session: PlannedSession) -> dict[str, Any]:
 
 
 def _searched(session: PlannedSession, bound: str) -> dict[str, Any] | None:
-    """None without a violation: there is nothing to search for."""
-    if session.s <= 2.0:
+    """None where not even a run without end has a key: there is nothing to search for."""
+    if endless_rate(session.s, session.qber) <= 0.0:
         return None
     found = filtered(session) if bound == FILTERED else optimum(session)
     return {

@@ -189,17 +189,14 @@ def _session(
         require(link.pairs_per_s is not None, "--rate", "is needed to fill --hours")
         assert link.pairs_per_s is not None
         found = sessions_within(wanted, int(3600.0 * hours * link.pairs_per_s))
-        if found is None:
-            raise ConfigError("no session makes a key in so long: give more --hours", "--hours")
+        require(found is not None, "--hours", "is too short for a session to make a key in")
+        assert found is not None
         return found
     if key_bits is not None:
         run = run_for(wanted, key_bits)
-        if run is None:
-            raise ConfigError(
-                f"no session of up to {ROUNDS_MAX:,} rounds makes so much key: ask for less, or "
-                "for several sessions (--hours)",
-                "--key-bits",
-            )
+        rule = f"is more than a session of {ROUNDS_MAX:,} rounds makes: see --hours for several"
+        require(run is not None, "--key-bits", rule)
+        assert run is not None
         return 1, run
     require(rounds is not None, "--rounds", "is given, or --key-bits, or --hours")
     assert rounds is not None

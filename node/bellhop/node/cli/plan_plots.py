@@ -84,16 +84,29 @@ DISTANCE = "By distance: runs of {rounds:,} rounds, both arms scaled alike, paus
 def plot_plan(
     file: Path, preset: Preset | None, link: ExpectedLink, session: PlannedSession, told: Told
 ) -> None:
-    """Key rate against fibre length, if a preset says how it falls, and key a round against rounds.
+    """Draw `plan_figure` into a file.  Raises ConfigError if it cannot be written."""
+    figure = plan_figure(preset, link, session, told)
+    try:
+        figure.savefig(file, dpi=120)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}", str(file)) from error
 
-    Raises ConfigError if `file` cannot be written.
-    """
+
+def plan_figure(
+    preset: Preset | None,
+    link: ExpectedLink,
+    session: PlannedSession,
+    told: Told,
+    points: int = POINTS,
+) -> Figure:
+    """Key a round against rounds; with a preset, which says how a link falls off, first key a
+    second and a pair against fibre length.  `points` of each curve."""
     rows = 1 if preset is None else 3
     figure = Figure(figsize=(7.6, 3.1 * rows + 1.3), layout="constrained")
     panels = figure.subplots(rows, 1, squeeze=False)[:, 0].tolist()
     if preset is not None:
-        _by_distance(panels[0], panels[1], preset, session, told)
-    _by_rounds(panels[-1], session, told)
+        _by_distance(panels[0], panels[1], preset, session, told, points)
+    _by_rounds(panels[-1], session, told, points)
     figure.suptitle(printable(link.source).replace("$", r"\$"), fontsize="medium")
     distance = DISTANCE.format(rounds=session.rounds) if preset is not None else ""
     caption = CAPTION.format(
@@ -105,29 +118,31 @@ def plot_plan(
         distance=distance,
     )
     figure.supxlabel(textwrap.fill(caption, 118), fontsize="x-small", x=0.02, ha="left")
-    try:
-        figure.savefig(file, dpi=120)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}", str(file)) from error
+    return figure
 
 
 # Distance
 
 
 def _by_distance(
-    seconds: Axes, pairs: Axes, preset: Preset, session: PlannedSession, told: Told
+    seconds: Axes,
+    pairs: Axes,
+    preset: Preset,
+    session: PlannedSession,
+    told: Told,
+    points: int,
 ) -> None:
     """Bits a second, and bits a heralded pair, of runs of the planned length."""
     own_m = fibre_length_m(preset)
     longest_m = max(SHORTEST_M, own_m + min(BEYOND * own_m, BEYOND_MAX_M))
-    lengths_m = np.linspace(0.0, longest_m, POINTS).tolist()
+    lengths_m = np.linspace(0.0, longest_m, points).tolist()
     rates: list[float] = []
     keys = _no_keys()
     for place, length_m in enumerate(lengths_m):
         experiment = Experiment(with_length(preset, length_m))
         rates.append(experiment.pairs_per_s_with_pauses)
         _add(keys, session.rounds, experiment.chsh(), experiment.qber(), session.epsilon)
-        told("key by distance", (place + 1) / POINTS)
+        told("key by distance", (place + 1) / points)
     km = [length_m / KM for length_m in lengths_m]
     for name, per_round in keys.items():
         per_s = [key * rate for key, rate in zip(per_round, rates, strict=True)]
@@ -149,8 +164,8 @@ def _by_distance(
 # Rounds
 
 
-def _by_rounds(axes: Axes, session: PlannedSession, told: Told) -> None:
-    rounds = np.unique(np.geomspace(ROUNDS_FIRST, ROUNDS_MAX, POINTS).round().astype(int))
+def _by_rounds(axes: Axes, session: PlannedSession, told: Told, points: int) -> None:
+    rounds = np.unique(np.geomspace(ROUNDS_FIRST, ROUNDS_MAX, points).round().astype(int))
     keys = _no_keys()
     for place, count in enumerate(rounds.tolist()):
         _add(keys, count, session.s, session.qber, session.epsilon)

@@ -19,7 +19,7 @@ from bellhop.stack.diqkd.code import expected_leak_bits
 from bellhop.stack.diqkd.parameters import problem_of
 from bellhop.stack.diqkd.plan import PlannedSession, announced_bits, planned, shannon_bits
 
-EAT_TESTS = tuple(Fraction(number, 256) for number in (2, 4, 8, 13, 20, 28, 40))
+EAT_TESTS = tuple(Fraction(number, 256) for number in (8, 13, 20, 28))
 """Test probabilities that are tried; the experiment's own is among them."""
 
 DEVIATIONS = 3.0

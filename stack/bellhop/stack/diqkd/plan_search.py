@@ -16,7 +16,7 @@ NO_KEY_MAX = 0.01
 PRECISION = 1e-3
 """To which part of itself a number of rounds is sought."""
 
-SESSIONS_MAX = 64
+SESSIONS_MAX = 16
 """So many sessions are tried to fill a time."""
 
 
