@@ -46,11 +46,11 @@ def test_all_ways_agree(n: int, output_bits: int) -> None:
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1])
-def test_many_pieces_with_a_ragged_last_one(extra: int) -> None:
-    """Transforms of 2^14 take pieces of 2^14 - l + 1 bits: the last is ragged or full."""
-    output_bits = 1500
-    n = 4 * (2**14 - output_bits + 1) + extra
-    rng = np.random.default_rng(n)
+@pytest.mark.parametrize("output_bits", [1500, 2**13, 2**13 + 1, 3 * 2**13 - 1])
+def test_many_blocks_with_ragged_last_ones(output_bits: int, extra: int) -> None:
+    """Short outputs are transformed in blocks of 2^13: the last are ragged or full."""
+    n = 4 * 2**13 + extra
+    rng = np.random.default_rng(n + output_bits)
     bits = random_bits(rng, n)
     seed_bits = random_bits(rng, seed_bits_needed(n, output_bits))
     np.testing.assert_array_equal(

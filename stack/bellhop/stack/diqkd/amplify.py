@@ -17,8 +17,8 @@ The seed
 Two ways to the same bits
   `carryless` multiplies words without carries, where the processor can: exact as it stands, and
   compared with direct sums at some outputs all the same, for compilers and processors err too.
-  Elsewhere the product is a slice of the integer convolution of seed and string, by float64 Fourier
-  transforms of pieces of the string, reduced modulo 2. It counts as exact for two reasons checked
+  Elsewhere the product is a correlation of seed and string over the integers, by float64 Fourier
+  transforms of blocks, reduced modulo 2. It counts as exact for two reasons checked
   at every call: no value lies further than 0.25 from an integer, and 64 outputs spread over the
   whole result agree, as integers, with direct sums.
 """
@@ -35,8 +35,10 @@ DEVIATION_MAX: Final = 0.25
 CHECKED_OUTPUTS: Final = 64
 # Nothing is rounded there, and a direct sum takes as long as thousands of outputs.
 CHECKED_CARRYLESS_OUTPUTS: Final = 8
-# Below this length a transform costs mostly its call.
-_TRANSFORM_LENGTH_MIN: Final = 1 << 14
+# Rows of blocks that the outputs are cut into, and the shortest block: below, a transform costs
+# mostly its call.
+_ROWS: Final = 4
+_BLOCK_MIN: Final = 1 << 13
 
 
 class InexactProduct(AssertionError):
@@ -77,7 +79,7 @@ def toeplitz_hash_by_words(bits: Bits, seed_bits: Bits, output_bits: int) -> Bit
 def toeplitz_hash_by_transforms(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
     """`toeplitz_hash` by Fourier transforms, for every processor. Needs scipy."""
     _check_shapes(bits, seed_bits, output_bits)
-    return _checked_parities(bits, seed_bits, _convolve(bits, seed_bits, output_bits))
+    return _checked_parities(bits, seed_bits, _correlate(bits, seed_bits, output_bits))
 
 
 def toeplitz_hash_by_integers(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
@@ -101,36 +103,30 @@ def _check_shapes(bits: Bits, seed_bits: Bits, output_bits: int) -> None:
     assert int(bits.max()) <= 1 and int(seed_bits.max()) <= 1, "bits are 0 or 1"
 
 
-def _convolve(bits: Bits, seed_bits: Bits, output_bits: int) -> NDArray[np.float64]:
-    """Outputs n - 1 ... n + l - 2 of the convolution of seed and bits, nearly integers.
+def _correlate(bits: Bits, seed_bits: Bits, output_bits: int) -> NDArray[np.float64]:
+    """Outputs i: the sums over m of seed[i + m] bits[n - 1 - m], nearly integers.
 
-    A piece of p bits meets only l + p - 1 bits of the seed, and of their cyclic convolution of
-    any length >= l + p - 1 the wanted l outputs are free of wrap-around. All pieces want the same
-    places, so their spectra are added and one inverse transform ends the sum.
-
-    Seed and piece share a complex transform: (u + iv) * (u + iv) has u * v twice in its imaginary
-    part.
+    The matrix of them is cut into square blocks, of which those on one anti-diagonal are equal. A
+    block meets twice its size of the seed; with the string filled up to that length no cyclic
+    correlation wraps around where it counts. Spectra are added up along a row of blocks.
     """
     from scipy import fft
 
-    n = bits.size
-    wanted = max(min(3 * output_bits, n + output_bits - 1), _TRANSFORM_LENGTH_MIN)
-    length = int(fft.next_fast_len(wanted))
-    piece = length - output_bits + 1
-    squares = np.zeros(length, dtype=np.complex128)
-    for start in range(0, n, piece):
-        part = bits[start : start + piece]
-        # Where the column of the piece's last bit begins in the seed.
-        first = n - start - part.size
-        both = np.zeros(length, dtype=np.complex128)
-        both.imag[: part.size] = part
-        # Right-aligned, so that a short last piece puts its outputs where the others do.
-        both.real[piece - part.size :] = seed_bits[first : first + part.size + output_bits - 1]
-        spectrum = fft.fft(both, overwrite_x=True)
-        spectrum *= spectrum
-        squares += spectrum
-    outputs = fft.ifft(squares, overwrite_x=True).imag[piece - 1 : piece - 1 + output_bits] / 2
-    product: NDArray[np.float64] = outputs
+    block = int(fft.next_fast_len(max(-(-output_bits // _ROWS), _BLOCK_MIN), real=True))
+    rows, columns = -(-output_bits // block), -(-bits.size // block)
+    backwards = np.zeros(columns * block)
+    backwards[: bits.size] = bits[::-1]
+    seed = np.zeros((rows + columns) * block)
+    seed[: seed_bits.size] = seed_bits
+    strings = fft.rfft(backwards.reshape(columns, block), n=2 * block, axis=1)
+    np.conjugate(strings, out=strings)
+    sums = np.zeros((rows, block + 1), dtype=np.complex128)
+    for diagonal in range(rows + columns - 1):
+        window = fft.rfft(seed[diagonal * block :][: 2 * block])
+        for row in range(max(0, diagonal - columns + 1), min(rows, diagonal + 1)):
+            sums[row] += window * strings[diagonal - row]
+    outputs = fft.irfft(sums, n=2 * block, axis=1, overwrite_x=True)[:, :block]
+    product: NDArray[np.float64] = outputs.reshape(-1)[:output_bits]
     return product
 
 
