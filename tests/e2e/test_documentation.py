@@ -16,7 +16,7 @@ BLOCK = re.compile(r"^```sh(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A shell block, and the program it needs that is not on every machine."""
 
 PAGES = [ROOT / "README.md", ROOT / "hal" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PERFORMED = {"README.md", "artiq.md", "laboratory.md", "two-nodes.md"}
+PERFORMED = {"README.md", "artiq.md", "bounds.md", "designs.md", "laboratory.md", "two-nodes.md"}
 """Pages whose shell blocks are run: `artiq.md` in `test_artiq`, the others here."""
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -78,6 +78,21 @@ def test_two_nodes_step_by_step(tmp_path: Path) -> None:
     assert (tmp_path / "opened.txt").read_text() == "meet me at the midpoint\n"
     assert "stored_key_count" in done.stdout or shutil.which("curl") is None
     assert "arXiv:2109.14600" in done.stdout
+
+
+def test_bounds_are_as_documented(tmp_path: Path) -> None:
+    done = performed(ROOT / "docs" / "bounds.md", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for figure in ("0.56919321", '"key_bits": 264113', "0.262", "UNREFEREED", "95,885 bits"):
+        assert figure in done.stdout
+
+
+def test_designs_are_proved_as_documented(tmp_path: Path) -> None:
+    done = performed(ROOT / "docs" / "designs.md", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "NOT PROVED" not in done.stdout
+    assert done.stdout.count("proved") == 2
+    assert '"bound": "renyi-filtered-unrefereed"' in done.stdout
 
 
 def test_the_readme_in_two_terminals(tmp_path: Path) -> None:

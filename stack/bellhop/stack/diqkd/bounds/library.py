@@ -55,7 +55,7 @@ from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem, evaluate
 
 @dataclass(frozen=True, slots=True)
 class Theorem:
-    """What a claim rests on.  `refereed`: every step of its proof has been published."""
+    """What a claim rests on.  `refereed`: every theorem it needs has been published."""
 
     name: str
     statement: str
