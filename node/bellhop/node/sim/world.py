@@ -17,6 +17,7 @@ import numpy as np
 from bellhop.hal.emulator.nature import Delivery, Link, Nature
 from bellhop.hal.operations import DeviceGone, Heralded, NodeName
 from bellhop.node.chance import SeededRng
+from bellhop.node.sim.adversary import AttackedNature, Devices, Tamper
 from bellhop.node.sim.faults import NO_FAULTS, Faults
 from bellhop.node.sim.identities import simulated_identity
 from bellhop.node.sim.store import SimulatedStore
@@ -85,7 +86,10 @@ class Happenings:
 
 
 class World:
-    """See the module.  `watch` sees every action before it is performed."""
+    """See the module.  `watch` sees every action before it is performed.
+
+    An adversary may play the devices of the first link, and change what is told on the wires.
+    """
 
     def __init__(
         self,
@@ -94,12 +98,16 @@ class World:
         seed: int,
         faults: Faults = NO_FAULTS,
         watch: Watch | None = None,
+        devices: Devices | None = None,
+        tamper: Tamper | None = None,
     ) -> None:
         self.now_ns = 0
         self.trace = Trace()
         self.happened = Happenings()
         self.faults = faults
         self._watch = watch
+        self._devices = devices
+        self._tamper = tamper
         self._seed = seed
         self._links = links
         self._side_a = {link.name: link.a for link in links}
@@ -138,7 +146,10 @@ class World:
 
     def _new_nature(self) -> Nature:
         self._nature_life += 1
-        return Nature(self._links, np.random.default_rng([self._seed, 2, self._nature_life]))
+        generator = np.random.default_rng([self._seed, 2, self._nature_life])
+        if self._devices is None:
+            return Nature(self._links, generator)
+        return AttackedNature(self._links, generator, self._devices)
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -299,6 +310,8 @@ class World:
     def _send(self, source: NodeName, target: NodeName, message: Message) -> None:
         if frozenset((source, target)) in self._broken:
             return
+        if self._tamper is not None:
+            message = self._tamper(source, target, message)
         if self._strikes(self.faults.message_loss):
             self.happened.counts["message_lost"] += 1
             return

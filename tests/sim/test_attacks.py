@@ -1,0 +1,28 @@
+"""No key where no theorem can allow one: attacked sessions beside their honest twin."""
+
+import pytest
+from bench.attacks import DEVICES, KINDS, run_one, wrong
+
+SEEDS = (1, 2)
+CAMPAIGN_SEEDS = range(1, 1_001)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_attacked_sessions_leave_no_key(kind: str, seed: int) -> None:
+    outcome = run_one(kind, seed)
+    assert wrong(outcome) == ""
+    assert outcome.ended in ("stored", "aborted", "refused", "unanswered")
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_an_attack_is_one(kind: str) -> None:
+    """The adversary knows so many outcomes that the honest twin's key cannot be had."""
+    outcome = run_one(kind, 3)
+    assert outcome.unknown < 0.8 * 20_000 and outcome.ended == "aborted"
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thousand_seeds(kind: str) -> None:
+    assert [wrong(run_one(kind, seed)) for seed in CAMPAIGN_SEEDS] == [""] * len(CAMPAIGN_SEEDS)
