@@ -16,7 +16,15 @@ BLOCK = re.compile(r"^```sh(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 """A shell block, and the program it needs that is not on every machine."""
 
 PAGES = [ROOT / "README.md", ROOT / "hal" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PERFORMED = {"README.md", "artiq.md", "bounds.md", "designs.md", "laboratory.md", "two-nodes.md"}
+PERFORMED = {
+    "README.md",
+    "artiq.md",
+    "bounds.md",
+    "designs.md",
+    "laboratory.md",
+    "receipt.md",
+    "two-nodes.md",
+}
 """Pages whose shell blocks are run: `artiq.md` in `test_artiq`, the others here."""
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -49,11 +57,16 @@ def on_free_ports(script: str) -> str:
     return re.sub("|".join(fixed), lambda found: str(fixed[found.group()]), script)
 
 
-def performed(page: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """All commands of a page, run in `folder`; what they started in the background is stopped."""
+def performed(
+    page: Path, folder: Path, after: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """All commands of a page, run in `folder`, and those of the page that follows on it; what they
+    started in the background is stopped."""
+    pages = [page] if after is None else [page, after]
+    script = on_free_ports("\n".join(script_of(each) for each in pages))
     stop = "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
     return subprocess.run(
-        ["bash", "-c", "set -euo pipefail -m\n" + stop + on_free_ports(script_of(page))],
+        ["bash", "-c", "set -euo pipefail -m\n" + stop + script],
         cwd=folder,
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
@@ -72,12 +85,15 @@ def test_a_laboratory_step_by_step(tmp_path: Path) -> None:
 
 
 def test_two_nodes_step_by_step(tmp_path: Path) -> None:
-    done = performed(ROOT / "docs" / "two-nodes.md", tmp_path)
+    done = performed(ROOT / "docs" / "two-nodes.md", tmp_path, after=ROOT / "docs" / "receipt.md")
     logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     assert (tmp_path / "opened.txt").read_text() == "meet me at the midpoint\n"
     assert "stored_key_count" in done.stdout or shutil.which("curl") is None
-    assert "arXiv:2109.14600" in done.stdout
+    assert "arXiv:2405.05912" in done.stdout
+    assert done.stdout.count("The receipt holds.") == 2, "by the node's command, before and after"
+    assert '"holds": true' in done.stdout, "by the verifier alone"
+    assert done.stdout.count("THE RECEIPT DOES NOT HOLD.") == 1, "the one that was edited"
 
 
 def test_bounds_are_as_documented(tmp_path: Path) -> None:

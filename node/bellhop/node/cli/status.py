@@ -59,6 +59,8 @@ def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
             rows.append(("  being measured", f"{session['blocks_under_way']} blocks"))
     for link, every in core.get("calibrations", {}).items():
         rows += calibration_rows(link, every[-1], core["drifts"].get(link, []))
+    for held, why in core.get("refused_endorsements", {}).items():
+        rows.append(("receipt refused", f"{held}, its keys are held back: {why}"))
     if core.get("last_session"):
         last = core["last_session"]
         rows.append(("last session", f"{last.get('outcome')} {last.get('reason', '')}".strip()))
