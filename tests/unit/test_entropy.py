@@ -61,6 +61,21 @@ def test_published_key_length() -> None:
     assert length.assumptions
 
 
+def test_the_observed_oxford_run_without_a_margin() -> None:
+    """Threshold at the observed score, error correction at 1.10 times Shannon's limit."""
+    gamma, wins = float(OXFORD_GAMMA), winning_probability(2.677)
+    shannon = (1 - gamma) * binary_entropy(0.0144) + gamma * binary_entropy(1 - wins)
+    problem = eat_problem(
+        rounds=OXFORD_ROUNDS,
+        gamma=OXFORD_GAMMA,
+        threshold=wins,
+        leak_bits=round(1.10 * OXFORD_ROUNDS * shannon),
+        epsilon=1e-10,
+        form="trevisan",
+    )
+    assert best(problem).key_bits / OXFORD_ROUNDS == pytest.approx(0.2005, abs=6e-5)
+
+
 def test_two_universal_form_saves_only_the_extractor() -> None:
     trevisan = best(planned(OXFORD_ROUNDS, 2.64, 0.018))
     hashed = best(planned(OXFORD_ROUNDS, 2.64, 0.018, "two-universal"))

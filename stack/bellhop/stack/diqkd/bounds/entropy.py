@@ -1,7 +1,7 @@
-"""How many secret bits a run is worth, by the bound that the receipt will name.
+"""The bound ``eat-2109.14600`` for plans: how many secret bits a run is worth at its best choice.
 
-One bound so far, ``eat-2109.14600``: the theorem is in ``eat``, the search for its free parameters
-in ``eat_choice``. This module is the door to both.
+The theorem is in ``eat``, the search for its free parameters in ``eat_choice``; this module is the
+door to both. ``library`` has all bounds, this one as sessions and receipts use it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from bellhop.stack.diqkd.bounds.eat import (
 from bellhop.stack.diqkd.bounds.eat_choice import optimise
 
 __all__ = [
-    "BOUNDS",
     "PAPER_HASH_ERROR",
     "ROUNDS_MAX",
     "SESSION_HASH_ERROR",
@@ -38,8 +37,6 @@ __all__ = [
     "objection",
     "optimise",
 ]
-
-BOUNDS = ("eat-2109.14600",)
 
 
 def key_length(
