@@ -68,8 +68,11 @@ def test_a_worse_link_is_measured_and_warned_of(processes: Processes) -> None:
 
 def test_a_plan_is_made_of_the_last_calibration(processes: Processes) -> None:
     end = calibrated(processes, "bob", "alice")
-    asked = ["--peer", "bob", "--rounds", "1500000", "--rate", "63"]
-    plan = processes.command("diqkd", "plan", *config(processes, "alice"), *asked)
+    asked = ["diqkd", "plan", *config(processes, "alice"), "--peer", "bob", "--rounds", "1500000"]
+    plan = processes.command(*asked)
+    assert plan["link"]["pairs_per_s"] == end["pairs_per_s"]
+    assert end["pairs_per_s"] == pytest.approx(63, rel=0.15)  # by its device's clock
+    plan = processes.command(*asked, "--rate", "63")
     assert (plan["link"]["s"], plan["link"]["qber"]) == (end["s"], end["qber"])
     assert plan["link"]["s_error"] == end["s_error"]
     assert plan["seconds"] == pytest.approx(1_500_000 / 63)

@@ -93,6 +93,7 @@ def test_both_ends_find_what_nature_has(asker: NodeName, link: Link) -> None:
     assert last is not None
     counts = last.counts
     assert counts.total == ROUNDS
+    assert last.pairs_per_s == pytest.approx(exact.pairs_per_s_with_pauses, rel=0.1)
     assert abs(counts.s - exact.chsh()) < 4 * counts.s_error
     assert abs(counts.qber - exact.qber()) <= 4 * counts.qber_error
     assert found.fields["s"] == counts.s and found.fields["rounds"] == ROUNDS

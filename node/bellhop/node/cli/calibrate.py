@@ -108,14 +108,15 @@ def calibration_rows(link: str, one: dict[str, Any], drifts: list[dict[str, Any]
 def _figures(one: dict[str, Any]) -> str:
     s = f"S = {one['s']:.4f} ± {one['s_error']:.4f}"
     qber = f"QBER = {100 * one['qber']:.3f} ± {100 * one['qber_error']:.3f} %"
-    return f"{s}, {qber}, {one['rounds']:,} rounds"
+    rate = f", {one['pairs_per_s']:.4g} pairs a second" if one["pairs_per_s"] else ""
+    return f"{s}, {qber}, {one['rounds']:,} rounds{rate}"
 
 
 def _drift_rows(drifts: list[dict[str, Any]]) -> Rows:
     return [
         (
             "  drift",
-            f"WARNING: {one['figure']} is {one['now']:.5g}, by the {one['since']} "
+            f"WARNING: {one['figure']} is {one['now']:.5g}, the {one['since']} has "
             f"{one['before']:.5g} ({one['standard_errors']:+.1f} standard errors): "
             f"{one['what_to_do']}",
         )

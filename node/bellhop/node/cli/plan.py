@@ -25,7 +25,12 @@ DAY_S = 86_400.0
 @click.command("plan")
 @click.option("--s", "s", type=float, help="CHSH value that the link is expected to show.")
 @click.option("--qber", type=float, help="Error rate of its key setting.")
-@click.option("--rate", "rate_hz", type=float, help="Heralded pairs a second, pauses counted.")
+@click.option(
+    "--rate",
+    "rate_hz",
+    type=float,
+    help="Heralded pairs a second, pauses counted; in place of the calibration's.",
+)
 @click.option("--preset", "preset_name", metavar="NAME", help="A link as an experiment had it.")
 @click.option("--preset-file", type=_FILE, help="A preset of your own.")
 @click.option(
@@ -150,6 +155,7 @@ def _calibrated(config_file: Path, peer: str, rate_hz: float | None) -> Expected
 
     last = last_calibration(config_file, peer)
     source = f"calibration of {last['rounds']:,} rounds on link {last['link']}"
+    rate_hz = rate_hz or last["pairs_per_s"] or None
     return ExpectedLink(
         source, last["s"], last["qber"], rate_hz, last["s_error"], last["qber_error"]
     )

@@ -124,11 +124,20 @@ def counts_objection(counts: Counts, tests: NDArray[np.bool_], settings_a: Bits)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One calibration of a link, and when it ended (ns of the nodes' clock)."""
+    """One calibration of a link, and when it ended (ns of the nodes' clock).
+
+    `span_ns`: from its first attempt to its last herald, by the clock of the own device.
+    """
 
     session: SessionId
     at_ns: int
     counts: Counts
+    span_ns: int
+
+    @property
+    def pairs_per_s(self) -> float:
+        """Heralded, pauses counted; 0 if the device says nothing of time."""
+        return 1e9 * self.counts.total / self.span_ns if self.span_ns > 0 else 0.0
 
     def fields(self) -> Fields:
         """For answers, logs and people."""
@@ -141,6 +150,7 @@ class Calibration:
             "s_error": c.s_error,
             "qber": c.qber,
             "qber_error": c.qber_error,
+            "pairs_per_s": self.pairs_per_s,
         }
 
     def encode(self) -> bytes:
@@ -150,7 +160,8 @@ class Calibration:
     def decode(payload: bytes) -> "Calibration":
         content = json.loads(payload)
         counts = {name: tuple(numbers) for name, numbers in content["counts"].items()}
-        return Calibration(SessionId(content["session"]), content["at_ns"], Counts(**counts))
+        session, at_ns = SessionId(content["session"]), content["at_ns"]
+        return Calibration(session, at_ns, Counts(**counts), content["span_ns"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,9 @@ class Calibrating(Session):
     def _end(self, now_ns: int, counts: Counts) -> list[Action]:
         record, p = self.record, self.record.parameters
         last = self._calibrations.last(p.link)
-        calibration = Calibration(record.session, now_ns, counts)
+        span = record.span
+        span_ns = 0 if span is None else span.ended_ns - span.begun_ns
+        calibration = Calibration(record.session, now_ns, counts, span_ns)
         kept, old = self._calibrations.add(p.link, calibration)
         ended = Fact(f"ended/{record.session}", CALIBRATED.encode())
         facts = (kept, ended, self.use_after.fact(p.link))
