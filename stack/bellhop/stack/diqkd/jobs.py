@@ -23,6 +23,7 @@ from bellhop.stack.diqkd.code import (
     CodeDesign,
     build_code,
     design_code,
+    dispersion,
     expected_leak_bits,
 )
 from bellhop.stack.diqkd.parameters import (
@@ -45,8 +46,10 @@ TOO_MANY_ERRORS = (
     " the error rate that it shows"
 )
 
-STEPS_MARGIN = 1.02
-"""By the theorem of fixed length a session pays for so much more syndrome than is expected."""
+STEPS_MARGIN = 1.01
+STEPS_DEVIATIONS = 3.0
+"""By the theorem of fixed length a session pays beforehand for so much more syndrome than is
+expected, and for so many standard deviations of what its errors need."""
 
 
 @functools.lru_cache(maxsize=2)
@@ -166,7 +169,8 @@ class Plan:
 
 def _steps_paid(code: CodeDesign, rounds: int, classes: Classes) -> int:
     """Steps of extra syndrome that a key of fixed length pays for whether it needs them or not."""
-    enough = STEPS_MARGIN * expected_leak_bits(rounds, classes)
+    spread = math.sqrt(rounds * sum(share * dispersion(q) for share, q in classes))
+    enough = STEPS_MARGIN * expected_leak_bits(rounds, classes) + STEPS_DEVIATIONS * spread
     return next((k for k in range(code.steps_max) if code.leak_bits(k) >= enough), code.steps_max)
 
 

@@ -112,6 +112,7 @@ class Session:
         self._moved_ns = 0
         self._retold_ns = 0
         self._waited_ns = 0
+        self._heralded_ns = 0
         self._slowest_ns: int | None = None
         self._peer_device_away = False
 
@@ -119,7 +120,7 @@ class Session:
 
     def begin(self, now_ns: int) -> list[Action]:
         """Both ends have agreed, or this end has restarted."""
-        self._moved_ns = self._retold_ns = now_ns
+        self._moved_ns = self._retold_ns = self._heralded_ns = now_ns
         if self.record.stored:
             self.ended = Ended("stored", "", self._summary())
             return []
@@ -217,6 +218,8 @@ class Session:
         measuring = self._measuring
         match report:
             case Heralded():
+                self._slowest_ns = max(self._slowest_ns or 0, now_ns - self._heralded_ns)
+                self._heralded_ns = now_ns
                 actions = measuring.heralded(report)
             case Measured():
                 actions = measuring.measured(report)
@@ -345,7 +348,6 @@ class Session:
         if measuring.all_done() and not self.record.stored:
             actions = actions + self._finish(now_ns)
         if measuring.moved or distilling.moved:
-            self._slowest_ns = max(self._slowest_ns or 0, now_ns - self._moved_ns)
             self._moved_ns, self._waited_ns = now_ns, 0
             measuring.moved = distilling.moved = False
         failure = measuring.failure or distilling.failure
@@ -389,7 +391,7 @@ class Session:
             "session": self.record.session,
             "peer": self.record.peer,
             "rounds": p.rounds,
-            "leak_bits": p.leak_bits(0),
+            "leak_bits": p.leak_bits(self.record.steps),
             "epsilon": p.epsilon,
             "bound": p.bound,
             "experiment_ns": self.experiment_ns,
