@@ -31,6 +31,7 @@ from bellhop.stack.core import (
     Event,
     ForgetAllocations,
     Order,
+    PauseSession,
     PeerJoined,
     PeerSaid,
     Persist,
@@ -159,6 +160,10 @@ class TwoCores:
         self._asks += 1
         ask = RunSession(OTHER[name], rounds, even_at_a_loss)
         return self.feed(name, Asked(AskNumber(self._asks), ask))
+
+    def pause(self, name: NodeName, paused: bool = True) -> list[Action]:
+        self._asks += 1
+        return self.feed(name, Asked(AskNumber(self._asks), PauseSession(OTHER[name], paused)))
 
     def hear(self, name: NodeName, count: int | None = None) -> None:
         """A node hears the next messages, or those that wait now."""
