@@ -20,9 +20,11 @@ Comput. 56, 224 (2007)). Blocks on one anti-diagonal have the same matrix, and p
 before they are put together again.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from bellhop.stack.diqkd.carryless_kernels import LEAF_WORDS, Words, correlate
@@ -33,6 +35,7 @@ WORD_BITS: Final = 64
 HALVINGS_MAX: Final = 9
 # Cost of handling a word once in a tree of halves, in products: 0.5 ns beside 0.1.
 _TREE_COST: Final = 5
+_TOGETHER: Final = 2
 
 
 def toeplitz_words(bits: Bits, seed_bits: Bits, output_bits: int) -> Bits:
@@ -54,14 +57,12 @@ def correlation(seed: Words, string: Words, count: int, depth: int) -> Words:
     """
     block = LEAF_WORDS << depth
     rows, columns = -(-count // block), -(-string.size // block)
-    strings = _padded(string, columns * block).reshape(columns, block)
-    leaves = _split_strings(strings, depth)
-    seed = _padded(seed, (rows + columns) * block)
+    strings = list(_leaves(_split_strings, _cut(string, columns, block, block), depth))
+    windows = _leaves(_split_windows, _cut(seed, rows + columns - 1, block, 2 * block), depth)
     sums = np.zeros((rows, 3**depth, 2 * LEAF_WORDS), dtype=np.uint64)
-    for diagonal in range(rows + columns - 1):
-        windows = _split_windows(seed[diagonal * block :][: 2 * block], depth)
+    for diagonal, window in enumerate(windows):
         for row in range(max(0, diagonal - columns + 1), min(rows, diagonal + 1)):
-            correlate(windows, leaves[diagonal - row], sums[row])
+            correlate(window, strings[diagonal - row], sums[row])
     joined = _join_sums(sums, depth).reshape(-1, 2, LEAF_WORDS // 2, 2)
     return np.ascontiguousarray(joined.transpose(0, 2, 1, 3)).reshape(-1, 2)[:count]
 
@@ -93,11 +94,18 @@ def _words(bits: Bits, zeros: int) -> Words:
     return words
 
 
-def _padded(words: Words, size: int) -> Words:
-    padded = np.zeros(size, dtype=np.uint64)
-    kept = min(size, words.size)
+def _cut(words: Words, count: int, step: int, size: int) -> Words:
+    """Pieces of `size` words, one every `step`, shape (count, size); zeros beyond the end."""
+    padded = np.zeros((count - 1) * step + size, dtype=np.uint64)
+    kept = min(padded.size, words.size)
     padded[:kept] = words[:kept]
-    return padded
+    return sliding_window_view(padded, size)[::step]
+
+
+def _leaves(split: Callable[[Words, int], Words], blocks: Words, depth: int) -> Iterator[Words]:
+    """The leaves of each block; a few blocks at a time, so that the levels stay in the caches."""
+    for start in range(0, len(blocks), _TOGETHER):
+        yield from split(blocks[start : start + _TOGETHER], depth)
 
 
 def _split_strings(strings: Words, depth: int) -> Words:
@@ -110,12 +118,12 @@ def _split_strings(strings: Words, depth: int) -> Words:
         split[:, 0], split[:, 2] = x, y
         np.bitwise_xor(x, y, out=split[:, 1])
         strings = split.reshape(-1, half)
-    return strings.reshape(count, -1, LEAF_WORDS)
+    return np.ascontiguousarray(strings).reshape(count, -1, LEAF_WORDS)
 
 
-def _split_windows(window: Words, depth: int) -> Words:
-    """The leaves A + B, B, B + C of one window of twice a block: shape (leaves, 2 words)."""
-    windows = window.reshape(1, -1)
+def _split_windows(windows: Words, depth: int) -> Words:
+    """The leaves A + B, B, B + C of windows of two blocks each: shape (c, leaves, 2 words)."""
+    count = len(windows)
     for _ in range(depth):
         half = windows.shape[1] // 2
         split = np.empty((len(windows), 3, half), dtype=np.uint64)
@@ -124,7 +132,7 @@ def _split_windows(window: Words, depth: int) -> Words:
         split[:, 1] = middle
         np.bitwise_xor(windows[:, half:], middle, out=split[:, 2])
         windows = split.reshape(-1, half)
-    return windows
+    return np.ascontiguousarray(windows).reshape(count, -1, 2 * LEAF_WORDS)
 
 
 def _join_sums(sums: Words, depth: int) -> Words:
