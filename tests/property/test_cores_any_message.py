@@ -6,6 +6,7 @@ may end a session, but a message that no honest node would say must not end anyt
 """
 
 import json
+import operator
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.two_cores import ALICE, BOB, OTHER, TwoCores
+from tests.support.two_cores import ALICE, BOB, LINK, OTHER, TwoCores
 
 from bellhop.hal.operations import LinkName, NodeName, RequestId
-from bellhop.stack.core import Action, Note, PeerSaid, Refuse, Tell
-from bellhop.stack.ids import KeyId, SaeId, SessionId
+from bellhop.stack.core import Action, Ask, Asked, CalibrateLink, Note, PeerSaid, Refuse, Tell
+from bellhop.stack.diqkd.calibrate import Calibrations
+from bellhop.stack.ids import AskNumber, KeyId, SaeId, SessionId
 from bellhop.stack.messages import (
     Abort,
     Accept,
@@ -95,7 +97,8 @@ def made_up(sessions: st.SearchStrategy[SessionId]) -> st.SearchStrategy[Message
 def odd_design(data: st.DataObject, parameters: bytes) -> bytes:
     """A proposal with one field, or one of a part, that is odd."""
     content = json.loads(parameters)
-    parts = [content, content["code"], content["design"], content["design"]["design"]]
+    design = content["design"]  # a calibration's has another part
+    parts = [content, content["code"], design, design.get("design") or design["choice"]]
     part = data.draw(st.sampled_from(parts))
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(ODD)
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
@@ -159,11 +162,16 @@ def check(name: NodeName, message: Message, actions: list[Action]) -> None:
             assert len(repr(action.fields)) < 2_000
 
 
-def run_interrupted(data: st.DataObject, honest_end: Callable[[Message], bool]) -> TwoCores:
+def run_interrupted(
+    data: st.DataObject, honest_end: Callable[[Message], bool], ask: Ask | None = None
+) -> TwoCores:
     moments = data.draw(st.lists(st.integers(0, 110), min_size=1, max_size=8), label="moments")
     two = TwoCores(seed=data.draw(st.integers(0, 3), label="seed"))
     two.meet()
-    two.ask(ALICE)
+    if ask is None:
+        two.ask(ALICE)
+    else:
+        two.feed(ALICE, Asked(AskNumber(1), ask))
     steps = 0
 
     def due() -> bool:
@@ -202,3 +210,16 @@ def test_no_message_raises_or_makes_keys_differ(data: st.DataObject) -> None:
         two.pass_time(3)
     ours, theirs = two.keys(ALICE), two.keys(BOB)
     assert all(ours[key_id] == theirs[key_id] for key_id in ours.keys() & theirs.keys())
+
+
+@BOUNDED
+@given(st.data())
+def test_a_calibration_ends_well_whatever_else_is_said(data: st.DataObject) -> None:
+    two = run_interrupted(data, says_no_end, CalibrateLink(BOB, 20_000))
+    two.settle()
+    assert not two.keys(ALICE) and not two.keys(BOB)
+    for store in two.store.values():
+        assert not [name for name in store.facts if name.startswith(("session/", "link/"))]
+        for kept in Calibrations(store.facts).of(LINK.name):
+            assert kept.counts.total == sum(kept.counts.rounds) and min(kept.counts.rounds) > 0
+            assert all(map(operator.le, kept.counts.unequal, kept.counts.rounds))
