@@ -28,8 +28,8 @@ FLIPS_GAIN = 1e-4
 """Bits a round for which it is worth having at all: it costs a generator and a table more."""
 
 _EVALUATIONS = 900
-_ORDERS, _TESTS = (1e-8, 0.3), (1e-4, 0.6)
-"""Limits of alpha - 1 and of the test probability."""
+_ORDERS, _TESTS, _SPREADS, _FLIPS = (1e-8, 0.3), (1e-4, 0.6), (1e-2, 1e6), (1e-9, 0.499999)
+"""Limits of alpha - 1, of the test probability, of the scores' distance, of the flips."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,11 @@ def _search(expected: Expected, start: Design) -> Design:
     wins = winning_probability(expected.s)
 
     def design_at(x: Reals) -> Design:
-        order, spread, mean = _between(x[0], _ORDERS), math.exp(x[1]), float(x[2])
+        order, spread = _between(x[0], _ORDERS), _between(x[1], _SPREADS)
+        mean = min(max(float(x[2]), -spread), spread)
         free = [float(value) for value in x[3:]]
         test = expected.test_probability or _between(free.pop(0), _TESTS)
-        flip = min(0.5, math.exp(free.pop(0))) if free else 0.0
+        flip = _between(free.pop(0), _FLIPS) if free else 0.0
         return Design(1.0 + order, test, mean + (1.0 - wins) * spread, mean - wins * spread, flip)
 
     def cost(x: Reals) -> float:
@@ -178,4 +179,5 @@ def _coordinates(expected: Expected, start: Design) -> tuple[Reals, Reals]:
 
 
 def _between(logarithm: float, limits: tuple[float, float]) -> float:
-    return min(max(math.exp(logarithm), limits[0]), limits[1])
+    low, high = limits
+    return math.exp(min(max(logarithm, math.log(low)), math.log(high)))
