@@ -22,6 +22,7 @@ PERFORMED = {
     "bounds.md",
     "designs.md",
     "laboratory.md",
+    "planning.md",
     "receipt.md",
     "two-nodes.md",
 }
@@ -101,6 +102,17 @@ def test_bounds_are_as_documented(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for figure in ("0.56919321", '"key_bits": 264113', "0.262", "UNREFEREED", "95,885 bits"):
         assert figure in done.stdout
+
+
+def test_plans_and_calibrations_as_documented(tmp_path: Path) -> None:
+    done = performed(ROOT / "docs" / "planning.md", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "certified kappa" in done.stdout and "there is no threshold" in done.stdout
+    assert "WARNING: s is 2." in done.stdout
+    assert "calibration of 100,000 rounds on link alice-bob" in done.stdout
+    drawn = (tmp_path / "plan.png").read_bytes()
+    shown = (ROOT / "docs" / "pictures" / "plan-lu-11km.png").read_bytes()
+    assert drawn[16:24] == shown[16:24], "width and height: letters depend on the machine's fonts"
 
 
 def test_designs_are_proved_as_documented(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, RENYI
 from bellhop.stack.diqkd.parameters import ROUNDS_MAX
 from bellhop.stack.diqkd.plan import PlannedSession, plan
 
-POINTS = 33
+POINTS = 24
 SHORTEST_M = 1_000.0
 BEYOND = 9.0
 BEYOND_MAX_M = 150_000.0
