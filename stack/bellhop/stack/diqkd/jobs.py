@@ -15,8 +15,6 @@ from bellhop.hal.operations import LinkName, NodeName
 from bellhop.stack.codec import pack, unpack
 from bellhop.stack.diqkd.bounds.chsh import threshold_probability
 from bellhop.stack.diqkd.bounds.design import EAT, CertifiedDesign
-from bellhop.stack.diqkd.bounds.designs import certified_designs
-from bellhop.stack.diqkd.bounds.designs import expected_key_bits as promised_key_bits
 from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem
 from bellhop.stack.diqkd.code import (
     Code,
@@ -37,6 +35,7 @@ from bellhop.stack.diqkd.parameters import (
     expected_key_bits,
     problem_of,
 )
+from bellhop.stack.diqkd.plan import plan
 from bellhop.stack.ids import SessionId
 
 Bits = NDArray[np.uint8]
@@ -110,17 +109,16 @@ class Plan:
     def _by_design(self) -> Parameters | str:
         """The shipped design that promises most, whatever that is, and the code for it."""
         policy = self.policy
-        designs = [d for d in certified_designs() if d.bound == policy.bound and d.adaptive]
-        if not designs:
-            return f"no design for the bound {policy.bound} is shipped"
-        promised = functools.partial(
-            promised_key_bits,
-            rounds=self.rounds,
-            s=policy.s_design,
-            qber=policy.qber_design,
+        planned = plan(
+            self.rounds,
+            policy.s_design,
+            policy.qber_design,
+            bound=policy.bound,
             epsilon=policy.epsilon,
         )
-        best = max(designs, key=promised)
+        if isinstance(planned, str):
+            return planned
+        best = planned.certified
         of_a_round = best.design
         p, q = of_a_round.flip_probability, policy.qber_design
         gamma = Fraction(of_a_round.test_probability)

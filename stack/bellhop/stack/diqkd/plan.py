@@ -76,6 +76,7 @@ def plan(
 ) -> PlannedSession | str:
     """The session with the best certified design for this link, or why there is none.
 
+    Tests are announced round by round, so designs are those whose Eve may act between rounds.
     `epsilon`: soundness error of the whole session; privacy amplification gets what verification
     and tags leave of it.  `designs` to choose from, else all that are shipped.
     """
@@ -83,7 +84,9 @@ def plan(
         return f"epsilon = {epsilon:g} does not exceed what the tags of {rounds:,} rounds take"
     known = certified_designs() if designs is None else designs
     guesses = [
-        planned(one, rounds, s, qber, epsilon, _guessed_bits) for one in known if one.bound == bound
+        planned(one, rounds, s, qber, epsilon, _guessed_bits)
+        for one in known
+        if one.bound == bound and one.adaptive
     ]
     if not guesses:
         return f"no design is certified for the bound {bound}"
