@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -13,6 +14,7 @@ from bellhop.hal.preset import load_preset
 from bellhop.node.cli.main import main
 from bellhop.node.cli.plan import duration
 from bellhop.node.cli.plan_plots import PUBLISHED, plan_figure
+from bellhop.node.config import DiqkdSection
 from bellhop.node.planning import block, expected_of
 from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, RENYI
 from bellhop.stack.diqkd.plan import PlannedSession, plan
@@ -51,6 +53,8 @@ def test_a_plan_of_figures() -> None:
     assert beside[FILTERED]["key_bits"] > found["key_bits"] and not beside[FILTERED]["refereed"]
     assert "no finite-size theorem" in beside["random-key-basis"]["sessions"]
     assert found["design"]["name"].startswith(RENYI)
+    section = msgspec.convert(found["configuration"], DiqkdSection)  # as a node's file would say it
+    assert (section.rounds, section.s_design, section.block_rounds) == (1_200_000, 2.612, 32)
 
 
 def test_a_plan_of_a_preset_takes_its_exact_figures_and_its_rounds() -> None:

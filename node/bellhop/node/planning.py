@@ -100,6 +100,7 @@ def plan_document(link: ExpectedLink, session: PlannedSession, sessions: int) ->
         },
         "first_key": _first_key(link, session),
         "block": block(rate),
+        "configuration": _configuration(session, block(rate)["block_rounds"]),
         "loses": _loses(session),
         "beside": _beside(session),
         "assumptions": list(session.bound.assumptions),
@@ -113,6 +114,18 @@ def block(pairs_per_s: float | None, held_max: int = BLOCK_ROUNDS_MAX) -> dict[s
         return {"block_rounds": most, "seconds": None}
     rounds = min(max(1, int(BLOCK_S * pairs_per_s)), most)
     return {"block_rounds": rounds, "seconds": rounds / pairs_per_s}
+
+
+def _configuration(session: PlannedSession, block_rounds: int) -> dict[str, Any]:
+    """The section [diqkd] of both nodes' files that plans this session."""
+    return {
+        "bound": session.certified.bound,
+        "rounds": session.rounds,
+        "s_design": round(session.s, 5),
+        "qber_design": round(session.qber, 6),
+        "epsilon": session.epsilon,
+        "block_rounds": min(block_rounds, session.rounds),
+    }
 
 
 def _per_s(session: PlannedSession, pairs_per_s: float | None) -> float | None:

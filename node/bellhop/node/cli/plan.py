@@ -243,10 +243,16 @@ def _rows(d: dict[str, Any]) -> Rows:
                          f"{complete['reconciliation_failure_taken']:g} (taken)"),
         ("first key", _first(d["first_key"])),
         ("block", f"{d['block']['block_rounds']} rounds, {duration(d['block']['seconds'])}"),
+        ("[diqkd]", ", ".join(f"{name} = {_toml(value)}"
+                              for name, value in d["configuration"].items())),
         *_lost(d["loses"]),
         *_others(d["beside"]),
         *([("drawn", d["plot"])] if "plot" in d else []),
     ]  # fmt: skip
+
+
+def _toml(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _key(d: dict[str, Any]) -> str:
