@@ -8,20 +8,25 @@ import numpy as np
 import pytest
 
 from bellhop.stack.diqkd.code import (
-    DEGREE_TABLES,
-    STABILITY,
+    STEPS_MAX,
     Code,
     CodeDesign,
+    build_code,
+    design_code,
+    expected_leak_bits,
+    needed_bits,
+)
+from bellhop.stack.diqkd.decode_kernels import draw_below
+from bellhop.stack.diqkd.degrees import (
+    DEGREE_TABLES,
+    STABILITY,
     bhattacharyya,
     blend,
-    build_code,
     choose_shares,
-    design_code,
     effective_error_probability,
     entropy,
     stability,
 )
-from bellhop.stack.diqkd.decode_kernels import draw_below
 
 GAMMA = 13 / 256
 OXFORD = ((1 - GAMMA, 0.018), (GAMMA, 0.17))
@@ -32,6 +37,9 @@ SMALL = CodeDesign(
     lifting=16,
     table="fixed",
     degrees=((2, 65), (3, 105), (8, 60), (20, 20)),
+    paired_rows=4,
+    step_rows=2,
+    steps_max=20,
 )
 
 
@@ -48,7 +56,7 @@ def test_generator_is_splitmix64() -> None:
 
 def test_small_code_is_pinned() -> None:
     digest = build_code(SMALL).digest
-    assert digest.hex() == "5ef328fab235272433fd80461a3e8064b4f2316584b978e0403134a1d4c83cab"
+    assert digest.hex() == "3d7596a90f9b372ef1b6bc3072f8442b66ddb5eed0a505d2fe92fc0d6242ccb3"
 
 
 def test_same_design_same_code_other_seed_other_code() -> None:
@@ -65,12 +73,42 @@ def test_every_column_has_its_degree_and_no_row_twice() -> None:
     assert np.all((code.edge_shift >= 0) & (code.edge_shift < code.design.lifting))
 
 
-def test_check_degrees_are_concentrated() -> None:
+def test_check_degrees_are_concentrated_and_paired_rows_twice_as_dense() -> None:
     code = build_code(design_code(1_500_000, OXFORD, 7))
-    degrees = np.diff(code.row_start)
-    mean = code.design.base_edges / code.design.rows
+    design = code.design
+    degrees = np.diff(code.row_start).astype(np.float64)
+    mean = design.base_edges / (design.rows + design.paired_rows)
+    degrees[: design.paired_rows] /= 2
     assert np.abs(degrees - mean).max() < 3
     assert np.mean(np.abs(degrees - mean) < 1) > 0.95
+
+
+def test_halves_of_a_row_share_its_edges_evenly() -> None:
+    code = build_code(design_code(60_000, OXFORD, 7))
+    first = code.row_middle - code.row_start[:-1]
+    second = code.row_start[1:] - code.row_middle
+    assert np.all((first == second) | (first == second + 1))
+    for starts, ends in (
+        (code.row_start[:-1], code.row_middle),
+        (code.row_middle, code.row_start[1:]),
+    ):
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            assert np.all(np.diff(code.edge_column[start:end]) > 0)
+
+
+@pytest.mark.parametrize("rounds", [1_000, 20_000, 300_000, 1_200_000])
+def test_leak_is_the_base_and_its_steps(rounds: int) -> None:
+    design = design_code(rounds, OXFORD, 1)
+    assert 0 < design.steps_max <= STEPS_MAX
+    assert len(design.step_bits) == design.steps_max
+    leaks = [design.leak_bits(steps) for steps in range(design.steps_max + 1)]
+    assert leaks[0] == design.syndrome_bits
+    assert [b - a for a, b in pairwise(leaks)] == list(design.step_bits)
+    assert leaks[-1] < rounds
+    assert leaks[0] < expected_leak_bits(rounds, OXFORD) < leaks[-1]
+    for steps in (-1, design.steps_max + 1):
+        with pytest.raises(ValueError, match="steps"):
+            design.leak_bits(steps)
 
 
 def test_columns_of_degree_two_close_no_short_base_cycle() -> None:
@@ -112,13 +150,16 @@ def test_oxford_block_leaks_less_than_the_published_syndrome() -> None:
     limit = 1_500_000 * sum(weight * entropy(q) for weight, q in OXFORD)
     assert design.lifting == 512
     assert design.syndrome_bits % 512 == 0
-    assert 1.045 < design.syndrome_bits / limit < 1.06
+    assert design.syndrome_bits < limit < design.leak_bits(12)
+    assert 1.04 < expected_leak_bits(1_500_000, OXFORD) / limit < 1.07
 
 
 @pytest.mark.parametrize("rounds", [20_000, 100_000, 1_200_000, 4_000_000])
 def test_syndrome_grows_with_error_and_stays_above_entropy(rounds: int) -> None:
     errors = [0.005, 0.01, 0.013, 0.02, 0.024, 0.03, 0.05, 0.07, 0.08, 0.11]
-    bits = [design_code(rounds, ((1, q),), 1).syndrome_bits for q in errors]
+    base = [design_code(rounds, ((1, q),), 1).syndrome_bits for q in errors]
+    assert all(lower < upper for lower, upper in pairwise(base))
+    bits = [expected_leak_bits(rounds, ((1, q),)) for q in errors]
     assert all(lower < upper for lower, upper in pairwise(bits))
     assert all(m > rounds * entropy(q) for m, q in zip(bits, errors, strict=True))
 
@@ -126,7 +167,7 @@ def test_syndrome_grows_with_error_and_stays_above_entropy(rounds: int) -> None:
 def test_syndrome_grows_with_rounds_and_efficiency_improves() -> None:
     sizes = [20_000, 60_000, 200_000, 600_000, 1_500_000, 4_000_000]
     designs = [design_code(n, OXFORD, 1) for n in sizes]
-    rates = [d.syndrome_bits / d.rounds for d in designs]
+    rates = [expected_leak_bits(n, OXFORD) / n for n in sizes]
     assert all(upper < lower for lower, upper in pairwise(rates))
     assert all(d.columns * d.lifting - d.rounds < d.lifting for d in designs)
     assert all(d.columns == -(-d.rounds // d.lifting) for d in designs)
@@ -140,8 +181,7 @@ def test_counts_and_weights_mean_the_same() -> None:
 
 def test_blend_keeps_the_stability_factor() -> None:
     for classes in (OXFORD, ((1.0, 0.025),), ((1.0, 0.04),)):
-        design = design_code(1_500_000, classes, 1)
-        rate = design.rows / design.columns
+        rate = needed_bits(1_500_000, classes) / 1_500_000
         factor = stability(choose_shares(rate, classes)[1], rate, classes)
         assert STABILITY - 0.01 < factor <= STABILITY
 

@@ -26,13 +26,21 @@ Theory
 
 import hashlib
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bellhop.stack.diqkd.degrees import (
+    Shares,
+    bhattacharyya,
+    choose_shares,
+    dispersion,
+    effective_error_probability,
+    efficiency,
+    entropy,
+)
 
 LIFTINGS = (512, 256, 128, 64, 32, 16)
 """Circulant sizes; powers of two, so that lanes wrap with a mask."""
@@ -55,12 +63,6 @@ goes as n^(-2/3) (Amraoui, Montanari, Richardson, Urbanke, IEEE Trans. Inf. Theo
 The factor is a choice, not a fit: without it about one block in seven failed at 20,000 bits and
 one in eight at 60,000; with it one in 25. It adds 0.2 % to the syndrome at 1.5e6."""
 
-STABILITY = 0.82
-"""Stability factor aimed at: nearer to 1 words of low weight go undetected, further off the
-threshold is worse."""
-
-Shares = tuple[tuple[int, int], ...]  # (degree, share of the columns), degrees increasing
-
 MIXTURE_LOSS = 3.0
 """Efficiency lost by the square of how far a mixture's Bhattacharyya parameter, which is that of a
 symmetric channel of equal entropy when the classes are equal, falls below it. A rough empirical
@@ -73,52 +75,24 @@ STEPS_MAX = 32
 STEP_SHARE = 80
 """A step reveals one in this many of the checks of the design's own budget."""
 
-STEPS_BELOW = 8
-"""Steps left off the budget for the base syndrome, so that fewer errors leak less."""
+BELOW_SHARE = 11
+"""The base syndrome is this many eightieths short of the design's budget, so that
+fewer errors leak less: down to 0.87 of the design's error rates. Calibration on 10,000 key
+rounds leaves an error rate of 2 % uncertain by 7 %, of 1 % by 10 %."""
+
+SPLIT_SHARES = ((0.01, 1), (0.02, 3))
+"""Of those, by error rate, the eightieths that are split at the design's budget; the others are
+paired rows. Rows are of equal degree between the two."""
+
+SPLIT_LOSSES = ((0.01, 0.20), (0.02, 0.09))
+PAIRED_LOSS = 0.35
+"""Efficiency lost by the share of rows that are missing or too many where degrees are equal;
+rounded from the thresholds of single codes of 1.2e6 bits at 1 and 2 %, and interpolated."""
 
 SPLIT_STREAM = 0x53504C4954524F57
 """Added to the seed of the draws that split rows, so that they repeat no draw of the matrix."""
 
 DIGEST_LABEL = b"bellhop qc-ldpc 2"
-
-
-@dataclass(frozen=True, slots=True)
-class DegreeTable:
-    """Shares of columns by degree, in thousandths, for a channel of one error probability."""
-
-    name: str
-    error_probability: float
-    efficiency: float  # of long blocks: syndrome over entropy at which decoding succeeds
-    shares: Shares  # thousandths of the columns
-
-
-DEGREE_TABLES = (
-    DegreeTable(
-        "bsc-1",
-        0.01,
-        1.050,
-        ((2, 175), (3, 411), (7, 187), (8, 18), (11, 102), (12, 23), (40, 84)),
-    ),
-    DegreeTable("bsc-2", 0.02, 1.041, ((2, 219), (3, 427), (8, 213), (11, 40), (12, 27), (40, 75))),
-    DegreeTable("bsc-3", 0.03, 1.036, ((2, 248), (3, 430), (8, 148), (9, 59), (12, 49), (40, 66))),
-    DegreeTable(
-        "bsc-5",
-        0.05,
-        1.033,
-        (
-            (2, 294),
-            (3, 420),
-            (6, 19),
-            (7, 43),
-            (8, 75),
-            (9, 52),
-            (10, 21),
-            (11, 2),
-            (30, 74),
-        ),
-    ),
-    DegreeTable("bsc-8", 0.08, 1.031, ((2, 338), (3, 429), (9, 180), (10, 3), (35, 50))),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,84 +151,6 @@ class Code:
     digest: bytes
 
 
-def entropy(error_probability: float) -> float:
-    """Binary entropy in bits."""
-    q = error_probability
-    if q <= 0.0 or q >= 1.0:
-        return 0.0
-    return -q * math.log2(q) - (1 - q) * math.log2(1 - q)
-
-
-def dispersion(error_probability: float) -> float:
-    """Variance of the information density of a bit, in bits squared."""
-    q = error_probability
-    if q <= 0.0 or q >= 1.0:
-        return 0.0
-    return q * (1 - q) * math.log2((1 - q) / q) ** 2
-
-
-def effective_error_probability(bits: float) -> float:
-    """The error probability in [0, 1/2] whose binary entropy is `bits` (bisection)."""
-    low, high = 0.0, 0.5
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if entropy(middle) < bits else (low, middle)
-    return (low + high) / 2
-
-
-def efficiency(error_probability: float) -> float:
-    """Asymptotic efficiency at an error probability; interpolated, clamped at the ends."""
-    known = [table.error_probability for table in DEGREE_TABLES]
-    return float(np.interp(error_probability, known, [t.efficiency for t in DEGREE_TABLES]))
-
-
-def stability(shares: Shares, rate: float, classes: Sequence[tuple[float, float]]) -> float:
-    """Degree-2 edges times check degree less one times Bhattacharyya parameter; below 1 is stable.
-
-    Richardson, Shokrollahi, Urbanke (2001), theorem 5, for syndrome bits a bit `rate` and
-    concentrated checks.
-    """
-    columns = sum(share for _, share in shares)
-    edges = sum(degree * share for degree, share in shares)
-    degree_two = sum(degree * share for degree, share in shares if degree == 2)
-    return degree_two / edges * (edges / columns / rate - 1) * bhattacharyya(classes)
-
-
-def blend(lower: DegreeTable, upper: DegreeTable, thousandths: int) -> Shares:
-    """Shares of columns `thousandths` of the way from one table to the next, in integers."""
-    shares: dict[int, int] = {}
-    weights = (
-        (lower, (1000 - thousandths) * sum(share for _, share in upper.shares)),
-        (upper, thousandths * sum(share for _, share in lower.shares)),
-    )
-    for table, weight in weights:
-        for degree, share in table.shares:
-            shares[degree] = shares.get(degree, 0) + share * weight
-    return tuple((degree, share) for degree, share in sorted(shares.items()) if share)
-
-
-def choose_shares(rate: float, classes: Sequence[tuple[float, float]]) -> tuple[str, Shares]:
-    """The blend of neighbouring tables whose stability factor is nearest below `STABILITY`.
-
-    On a symmetric channel of one error probability this finds its own table. A mixture of error
-    probabilities has a smaller Bhattacharyya parameter than that channel of the same entropy and
-    bears more columns of degree 2: the table of the same entropy then needs 1 to 2 % more syndrome.
-    """
-    steps = [(lower, upper, t) for lower, upper in pairwise(DEGREE_TABLES) for t in range(1001)]
-    # the factor grows along the steps, because the share of degree-2 edges does
-    first_above = bisect_right(
-        steps, STABILITY, key=lambda step: stability(blend(*step), rate, classes)
-    )
-    lower, upper, thousandths = steps[max(first_above - 1, 0)]
-    return f"{lower.name}+{thousandths}/1000 {upper.name}", blend(lower, upper, thousandths)
-
-
-def bhattacharyya(classes: Sequence[tuple[float, float]]) -> float:
-    """Mean of 2 sqrt(q (1 - q)) over classes of (count or weight, error probability)."""
-    total = sum(weight for weight, _ in classes)
-    return sum(weight * 2 * math.sqrt(q * (1 - q)) for weight, q in classes) / total
-
-
 def needed_bits(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
     """Syndrome bits at which half of the blocks with exactly these error rates decode.
 
@@ -272,6 +168,25 @@ def needed_bits(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
     unevenness = 1 - bhattacharyya(classes) / bhattacharyya(((1, single),))
     asymptotic = mean * (efficiency(single) + MIXTURE_LOSS * unevenness**2)
     return rounds * asymptotic + SHORT_LOSS * math.cbrt(rounds) * math.sqrt(variance)
+
+
+def mean_error_probability(classes: Sequence[tuple[float, float]]) -> float:
+    """The error probability of the symmetric channel with the same mean entropy."""
+    total = sum(weight for weight, _ in classes)
+    return effective_error_probability(sum(weight * entropy(q) for weight, q in classes) / total)
+
+
+def needed_leak_bits(design: CodeDesign, classes: Sequence[tuple[float, float]]) -> float:
+    """Bits, base and steps, at which half of the blocks of these error rates decode."""
+    needed = needed_bits(design.rounds, classes)
+    off = needed / ((design.rows + design.paired_rows) * design.lifting) - 1
+    if off < 0:
+        return needed * (1 - PAIRED_LOSS * off)
+    return needed * (1 + _interpolate(mean_error_probability(classes), SPLIT_LOSSES) * off)
+
+
+def _interpolate(place: float, points: tuple[tuple[float, float], ...]) -> float:
+    return float(np.interp(place, [x for x, _ in points], [y for _, y in points]))
 
 
 def expected_leak_bits(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
@@ -296,9 +211,12 @@ def design_code(rounds: int, classes: Sequence[tuple[float, float]], seed: int) 
     if not 8 <= designed < columns:
         raise ValueError(f"no code: {designed} check rows for {columns} columns")
     step_rows = max(1, round(designed / STEP_SHARE))
-    paired_rows = min(STEPS_BELOW * step_rows, designed // 4)
-    rows = designed - paired_rows
-    table, shares = choose_shares(designed / columns, classes)
+    split = _interpolate(mean_error_probability(classes), SPLIT_SHARES)
+    concentrated = designed - math.floor(designed * split / 80)
+    paired_rows = math.floor(designed * (BELOW_SHARE - split) / 80)
+    rows = concentrated - paired_rows
+    fewer = [(weight, q * concentrated / designed) for weight, q in classes]
+    table, shares = choose_shares(concentrated / columns, fewer)
     return CodeDesign(
         rounds=rounds,
         syndrome_bits=rows * lifting,

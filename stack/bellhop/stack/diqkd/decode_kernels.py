@@ -256,12 +256,11 @@ def add_counts(
 # x' = s prod t over the other edges, s = 1 - 2 syndrome, clamped; then r = u (1 - x') / (1 + x').
 
 
-@_kernel("void(float32[::1], float32[::1], float32[::1], float32[::1])")
-def _read(ratio: _Floats, message: _Floats, weighted: _Floats, turned: _Floats) -> None:
+@_kernel("void(float32[::1], float32[::1], float32[::1])")
+def _read(ratio: _Floats, message: _Floats, turned: _Floats) -> None:
     for j in range(ratio.size):
         a = _ONE - message[j]
         b = ratio[j] * (_ONE + message[j])
-        weighted[j] = b
         turned[j] = (a - b) / (a + b)
 
 
@@ -280,19 +279,22 @@ def _combine(others: _Floats, suffix: _Floats, turned: _Floats, limit: np.float3
         suffix[j] *= turned[j]
 
 
-@_kernel("void(float32[::1], float32[::1], float32[::1], float32[::1])")
-def _write(ratio: _Floats, message: _Floats, weighted: _Floats, new: _Floats) -> None:
+@_kernel("void(float32[::1], float32[::1], float32[::1])")
+def _write(ratio: _Floats, message: _Floats, new: _Floats) -> None:
     for j in range(ratio.size):
-        x = new[j]
-        ratio[j] = weighted[j] * (_ONE - x) / ((_ONE - message[j]) * (_ONE + x))
+        x, old = new[j], message[j]
+        ratio[j] *= ((_ONE + old) * (_ONE - x)) / ((_ONE - old) * (_ONE + x))
         message[j] = x
 
 
-@_kernel(
+_SWEEP = (
     "void(int64[::1], int64[::1], int64[::1], float32[::1], uint8[:,::1],"
     " float32[:,::1], float32[:,::1])"
 )
-def sweep(
+
+
+@_kernel(_SWEEP)
+def sweep_long(
     row_start: _Integers,
     edge_column: _Integers,
     edge_shift: _Integers,
@@ -309,7 +311,6 @@ def sweep(
     degree_max = 0
     for row in range(row_start.size - 1):
         degree_max = max(degree_max, row_start[row + 1] - row_start[row])
-    weighted = np.empty((degree_max, lifting), dtype=np.float32)
     turned = np.empty((degree_max, lifting), dtype=np.float32)
     others = np.empty((degree_max + 1, lifting), dtype=np.float32)
     suffix = np.empty(lifting, dtype=np.float32)
@@ -321,12 +322,70 @@ def sweep(
         for k in range(degree):
             shift, turn = edge_shift[first + k], lifting - edge_shift[first + k]
             bit, message = ratio[edge_column[first + k]], messages[first + k]
-            _read(bit[shift:], message[:turn], weighted[k, :turn], turned[k, :turn])
-            _read(bit[:shift], message[turn:], weighted[k, turn:], turned[k, turn:])
+            _read(bit[shift:], message[:turn], turned[k, :turn])
+            _read(bit[:shift], message[turn:], turned[k, turn:])
             _multiply(others[k], turned[k], others[k + 1])
         for k in range(degree - 1, -1, -1):
             shift, turn = edge_shift[first + k], lifting - edge_shift[first + k]
             bit, message = ratio[edge_column[first + k]], messages[first + k]
             _combine(others[k], suffix, turned[k], edge_limit[first + k])
-            _write(bit[shift:], message[:turn], weighted[k, :turn], others[k, :turn])
-            _write(bit[:shift], message[turn:], weighted[k, turn:], others[k, turn:])
+            _write(bit[shift:], message[:turn], others[k, :turn])
+            _write(bit[:shift], message[turn:], others[k, turn:])
+
+
+@_kernel("void(float32[:,::1], float32[:,::1], float32[::1])")
+def _multiply_others(turned: _Floats, others: _Floats, limit: _Floats) -> None:
+    """New messages of a row into `others`, whose first line holds the signs of its checks."""
+    degree, lifting = turned.shape
+    suffix = np.ones(lifting, dtype=np.float32)
+    for k in range(degree):
+        for j in range(lifting):
+            others[k + 1, j] = others[k, j] * turned[k, j]
+    for k in range(degree - 1, -1, -1):
+        for j in range(lifting):
+            x = others[k, j] * suffix[j]
+            others[k, j] = min(max(x, -limit[k]), limit[k])
+            suffix[j] *= turned[k, j]
+
+
+@_kernel(_SWEEP)
+def sweep_short(
+    row_start: _Integers,
+    edge_column: _Integers,
+    edge_shift: _Integers,
+    edge_limit: _Floats,
+    syndrome: _Bits,
+    ratio: _Floats,
+    messages: _Floats,
+) -> None:
+    """The same for small circulants: a row's bits are rotated into one run, and all done at once.
+
+    At lifting 16 this takes a quarter of the time; from 256 on the copies cost more than they save.
+    """
+    lifting = ratio.shape[1]
+    degree_max = 0
+    for row in range(row_start.size - 1):
+        degree_max = max(degree_max, row_start[row + 1] - row_start[row])
+    bits = np.empty((degree_max, lifting), dtype=np.float32)
+    turned = np.empty((degree_max, lifting), dtype=np.float32)
+    others = np.empty((degree_max + 1, lifting), dtype=np.float32)
+    for row in range(row_start.size - 1):
+        first, last = row_start[row], row_start[row + 1]
+        degree, message = last - first, messages[first:last].reshape(-1)
+        for j in range(lifting):
+            others[0, j] = _ONE - np.float32(2.0) * np.float32(syndrome[row, j])
+        for k in range(degree):
+            column, shift = edge_column[first + k], edge_shift[first + k]
+            for j in range(lifting - shift):
+                bits[k, j] = ratio[column, j + shift]
+            for j in range(shift):
+                bits[k, lifting - shift + j] = ratio[column, j]
+        _read(bits[:degree].reshape(-1), message, turned[:degree].reshape(-1))
+        _multiply_others(turned[:degree], others, edge_limit[first:last])
+        _write(bits[:degree].reshape(-1), message, others[:degree].reshape(-1))
+        for k in range(degree):
+            column, shift = edge_column[first + k], edge_shift[first + k]
+            for j in range(lifting - shift):
+                ratio[column, j + shift] = bits[k, j]
+            for j in range(shift):
+                ratio[column, j] = bits[k, lifting - shift + j]

@@ -20,8 +20,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bellhop.stack.diqkd.code import Code, CodeDesign, needed_bits
-from bellhop.stack.diqkd.decode_kernels import add_syndrome, sweep
+from bellhop.stack.diqkd.code import Code, CodeDesign, needed_leak_bits
+from bellhop.stack.diqkd.decode_kernels import add_syndrome, sweep_long, sweep_short
 from bellhop.stack.diqkd.estimate import Estimate, estimate
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -29,11 +29,26 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 ITERATIONS_MAX = 200
 """Sweeps before a block is given up; blocks of 1.2e6 near the threshold took 40 to 154."""
 
+STALL_SWEEPS = 24
+STALL_PROGRESS = 0.96
+"""A decoder that has not brought the unsatisfied checks below this share of their least number in
+so many sweeps is given more syndrome: near the threshold blocks creep, but seldom so slowly."""
+
+FIRST_REQUEST = 1.004
+"""What is asked for at first, over what half of the blocks need: a failure costs a second, more
+syndrome costs key."""
+
+LONG_ROUNDS = 200_000
+"""From here on a failed block is short of one step; shorter ones scatter more and ask for two."""
+
 MESSAGE_LLR_MAX = 15.2
 """Largest log-likelihood ratio of a message whose tanh a float32 still tells from one."""
 
 COLUMN_LLR_MAX = 76.0
 """Largest sum of a column's messages, so that its likelihood ratio stays a normal float32."""
+
+SHORT_LIFTING_MAX = 128
+"""Largest circulants whose rows are copied before they are worked on."""
 
 PROBABILITY_MIN = 1e-4
 """Smallest prior that is not certainty, for the same reason."""
@@ -118,7 +133,10 @@ def decode(
         parities = _interleave(halves, parities)
     errors, converged, iterations = _find_errors(code, steps, parities, estimated.error_probability)
     found = np.ascontiguousarray(errors.T).reshape(-1)[:n]
-    more = steps + 1 if not converged and steps < design.steps_max else None
+    stride = 1 if n >= LONG_ROUNDS else 2
+    more: int | None = min(steps + stride, design.steps_max)
+    if converged or more == steps:
+        more = None
     return Decoded(own_bits ^ found, converged, iterations, more)
 
 
@@ -126,7 +144,8 @@ def _first_steps(design: CodeDesign, estimated: Estimate) -> int | None:
     """The steps that a block of the estimated error rates needs, or None: more than there are."""
     if not estimated.classes:
         return 0  # all bits are known
-    missing = needed_bits(design.rounds, estimated.classes) * 1.01 - design.syndrome_bits
+    needed = FIRST_REQUEST * needed_leak_bits(design, estimated.classes)
+    missing = needed - design.syndrome_bits
     steps = max(0, math.ceil(missing / (design.step_rows * design.lifting)))
     return steps if steps <= design.steps_max else None
 
@@ -154,16 +173,27 @@ def _find_errors(
     ratio = prior / (1 - prior)
     messages = np.zeros((code.edge_column.size, code.design.lifting), dtype=np.float32)
     limit = message_limits(code)
+    sweep = sweep_short if code.design.lifting <= SHORT_LIFTING_MAX else sweep_long
     graph = (refined_rows(code, steps), code.edge_column, code.edge_shift)
+    unsatisfied: list[int] = []
     for iteration in range(ITERATIONS_MAX + 1):
         errors = (ratio > 1).astype(np.uint8)
         residue = wanted.copy()
         add_syndrome(*graph, errors, residue)
-        if not residue.any():
+        unsatisfied.append(int(np.count_nonzero(residue)))
+        if unsatisfied[-1] == 0:
             return errors, True, iteration
-        if iteration < ITERATIONS_MAX:
-            sweep(*graph, limit, wanted, ratio, messages)
-    return errors, False, ITERATIONS_MAX
+        if iteration == ITERATIONS_MAX or _stalled(unsatisfied):
+            return errors, False, iteration
+        sweep(*graph, limit, wanted, ratio, messages)
+    raise AssertionError("the last iteration returns")
+
+
+def _stalled(unsatisfied: list[int]) -> bool:
+    """Whether the last sweeps have hardly satisfied more checks than those before them."""
+    if len(unsatisfied) <= STALL_SWEEPS:
+        return False
+    return min(unsatisfied[-STALL_SWEEPS:]) > STALL_PROGRESS * min(unsatisfied[:-STALL_SWEEPS])
 
 
 def message_limits(code: Code) -> NDArray[np.float32]:
