@@ -39,7 +39,7 @@ SLOT = SLOTS // 3
 PAGE = 2
 """A page among many: slots of 500 rounds make pages of eight."""
 
-OF_LOST_OUTCOMES = ("by bob: reconciliation failed", "by bob: Bell test below the threshold")
+OF_LOST_OUTCOMES = ("by bob: reconciliation failed", "by bob: Bell test too weak")
 """Why a session that lost outcomes may end without a key."""
 
 

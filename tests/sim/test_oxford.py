@@ -1,9 +1,12 @@
 """Whole sessions of the Oxford experiment, 1.5 million rounds each, in virtual time."""
 
+from dataclasses import replace
+
 import pytest
 from bench.campaign import DEGRADED, NET_BITS_MIN, degraded, run_one, summary
 
 from bellhop.node.sim.scenario import two_nodes
+from bellhop.stack.diqkd.bounds.design import EAT
 
 CAMPAIGN_SEEDS = range(1, 21)
 
@@ -22,8 +25,16 @@ def test_the_published_link_makes_a_key() -> None:
 def test_a_dephased_link_makes_none() -> None:
     outcome = run_one(degraded("dephased"), seed=1)
     assert outcome.session["outcome"] == "aborted"
-    assert "Bell test below the threshold" in str(outcome.session["reason"])
+    assert "Bell test too weak" in str(outcome.session["reason"])
     assert outcome.keys_at_a == 0 and outcome.keys_alike
+
+
+def test_the_theorem_of_the_experiment_makes_a_shorter_one() -> None:
+    scenario = two_nodes()
+    policy = replace(scenario.policy, bound=EAT, s_design=2.64, qber_design=0.018)
+    outcome = run_one(replace(scenario, policy=policy), seed=1)
+    assert outcome.stored and outcome.keys_alike
+    assert 120_000 < int(outcome.session["net_bits"]) < 150_000
 
 
 @pytest.mark.campaign

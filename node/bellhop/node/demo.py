@@ -15,8 +15,8 @@ from bellhop.node.loopback import NODES, PRESET, Layout, Processes, lay_out, net
 from bellhop.node.planning import expected_of
 from bellhop.node.session_client import Progress, run_session
 
-DEGRADED = {"noise.phase": 0.06}
-"""Phase flips that take S from 2.677 to 2.52 and leave the error rate: the Bell test fails."""
+DEGRADED = {"noise.phase": 0.2}
+"""Phase flips that take S from 2.677 to 2.14 and leave the error rate: the Bell test fails."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--dir", "folder", type=_FOLDER, show_default="demo, or demo-2 ... if it exists",
     help="New or empty folder for all its files.",
 )  # fmt: skip
-@click.option("--degrade", is_flag=True, help="Spoil the link to S below 2.55: the session aborts.")
+@click.option("--degrade", is_flag=True, help="Spoil the link to S below 2.2: the session aborts.")
 @click.option("--hold", is_flag=True, help="Run no session: start the network, end with Ctrl-C.")
 @json_option
 @click.pass_context

@@ -256,5 +256,5 @@ class Run:
 
 def decided_by_physics(reason: str) -> bool:
     """Whether an abort is one that honest nodes without faults come to now and then."""
-    physics = ("Bell test below the threshold", "reconciliation failed", "verification failed")
+    physics = ("Bell test too weak", "reconciliation failed", "verification failed")
     return any(text in reason for text in physics)

@@ -18,6 +18,7 @@ from bellhop.stack.diqkd.parameters import ROUNDS_MAX, TEST_SCALE, SessionPolicy
 SESSIONS_MAX = 1_000
 
 FaultKind = Literal["none", "swarm"]
+BoundName = Literal["renyi-2405.05912", "eat-2109.14600", "renyi-filtered-unrefereed"]
 
 
 class SessionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +28,8 @@ class SessionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     a key is worth nothing.
     """
 
+    bound: BoundName | None = None
+    allow_unrefereed: bool | None = None
     test_probability: str | None = None
     s_design: float | None = None
     qber_design: float | None = None
