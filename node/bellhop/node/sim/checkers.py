@@ -80,6 +80,7 @@ class Invariants:
         self.checked = 0
         self._fixed: dict[tuple[object, ...], bytes] = {}
         self._requests: dict[SessionId, MeasureDirectly] = {}
+        self._ends: dict[SessionId, tuple[NodeName, NodeName]] = {}
         self._keys: dict[KeyId, bytes] = {}
         self._receipts: dict[SessionId, dict[str, Any]] = {}
 
@@ -132,7 +133,6 @@ class Invariants:
 
     def _measure(self, world: World, name: NodeName, order: Measure) -> None:
         store, session = world.nodes[name].store, order.request
-        p = decode_parameters(split(store.facts[f"session/{session}/parameters"], 3)[0])
         request = self._request(store, SessionId(session))
         slot = order.block % request.slots
         where = (name, session, slot)
@@ -141,15 +141,18 @@ class Invariants:
         require(drawn is not None, "settings are stored before the device sees them", *where)
         same = drawn is not None and np.array_equal(drawn.settings, order.settings)
         require(same, "the device sees what was stored", *where)
-        if name == p.bob:
+        alice, bob = self._ends[SessionId(session)]
+        if name == bob:
             # Stored at some time: Alice may have given the session up since, and forgotten them.
             fact = f"session/{session}/outcomes/{request.page(slot)}/{slot}"
-            fixed = (STORED_ONCE, p.alice, fact) in self._fixed
+            fixed = (STORED_ONCE, alice, fact) in self._fixed
             require(fixed, "Alice's outcomes are fixed before Bob's device is asked", *where)
 
     def _request(self, own: SimulatedStore, session: SessionId) -> MeasureDirectly:
         if session not in self._requests:
-            self._requests[session] = request_of(own.facts, session)
+            p = decode_parameters(split(own.facts[f"session/{session}/parameters"], 3)[0])
+            self._requests[session] = request_of(p)
+            self._ends[session] = p.alice, p.bob
         return self._requests[session]
 
     def _persist(self, own: SimulatedStore, name: NodeName, put: tuple[Fact, ...]) -> None:

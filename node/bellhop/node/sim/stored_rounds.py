@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bellhop.hal.operations import LinkName, NodeName, RequestId
-from bellhop.stack.codec import split, unpack
+from bellhop.stack.codec import unpack
 from bellhop.stack.diqkd.pages import Bits, Drawn, decode_drawn, decode_page
-from bellhop.stack.diqkd.parameters import decode_parameters
+from bellhop.stack.diqkd.parameters import Parameters
 from bellhop.stack.link.machine import MeasureDirectly
 
 Facts = Mapping[str, bytes]
@@ -15,11 +14,9 @@ Facts = Mapping[str, bytes]
 _ARRAYS = ("tests", "settings", "patterns", "flips")
 
 
-def request_of(facts: Facts, session: str) -> MeasureDirectly:
-    """How a session's rounds fall into slots and pages."""
-    p = decode_parameters(split(facts[f"session/{session}/parameters"], 3)[0])
-    nobody, link = NodeName(""), LinkName(p.link)
-    return MeasureDirectly(link, nobody, RequestId(session), p.rounds, p.block_rounds, p.window)
+def request_of(p: Parameters) -> MeasureDirectly:
+    """How a session's rounds fall into slots and pages; of either end."""
+    return MeasureDirectly(p.link, p.bob, p.request, p.rounds, p.block_rounds, p.window)
 
 
 def drawn_of(facts: Facts, request: MeasureDirectly, slot: int) -> Drawn | None:
