@@ -1,5 +1,6 @@
 """Calibrations between two cores: what they find, keep, publish and refuse."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -13,7 +14,12 @@ from bellhop.hal.experiment import Experiment
 from bellhop.hal.operations import NodeName
 from bellhop.hal.preset import read_preset
 from bellhop.stack.core import Action, Answer, Asked, CalibrateLink, Compute, Note, PeerSaid, Refuse
-from bellhop.stack.diqkd.calibrate import HISTORY_MAX, PLAN_ERRORS, Calibrations
+from bellhop.stack.diqkd.calibrate import (
+    HISTORY_MAX,
+    PLAN_ERRORS,
+    Calibrations,
+    published_bits,
+)
 from bellhop.stack.diqkd.device_use import read_use
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.diqkd.parameters import CALIBRATION, Parameters, decode_parameters
@@ -25,6 +31,7 @@ from bellhop.stack.messages import (
     CalibrationResult,
     Decoded,
     Message,
+    Position,
     Propose,
     SyndromeWanted,
 )
@@ -64,7 +71,7 @@ def both_alike(table: TwoCores) -> None:
         left = [fact for fact in table.store[name].facts if fact.startswith(("session/", "link/"))]
         assert not left
         published = read_use(table.store[name].facts[f"device/{LINK.name}"]).published_bits
-        assert published == sum(one.counts.total for one in alice)
+        assert published == sum(published_bits(one.counts.total) for one in alice)
 
 
 def waiting(table: TwoCores, name: NodeName, kind: type[M]) -> M | None:
@@ -211,6 +218,34 @@ def test_data_that_cannot_be_is_refused_and_the_true_one_taken() -> None:
     both_alike(table)
 
 
+def test_the_data_are_told_again_no_more_often_than_anyone_needs() -> None:
+    table = met()
+    asked(table)
+    data = until_told(table, BOB, CalibrationData)
+    assert table.mail[BOB].pop() is data
+    (about,) = table.core[BOB].snapshot()["sessions"]
+    slots = -(-about["rounds"] // POLICY.block_rounds)
+    position = Position(data.session, slots, np.zeros(0, np.bool_), accepted=True)
+    for _ in range(50):
+        table.feed(ALICE, PeerSaid(BOB, position))
+    assert waiting(table, BOB, CalibrationData) is None
+    table.settle()
+    both_alike(table)
+
+
+def test_a_receipt_tells_of_what_calibrations_have_published() -> None:
+    table = met()
+    asked(table)
+    table.settle()
+    table.ask(ALICE)
+    table.settle()
+    for name in (ALICE, BOB):
+        (block,) = table.store[name].deliverable.values()
+        for end in json.loads(block.receipt)["ends"].values():
+            device = end["statement"]["device"]
+            assert device["published_bits_before"] == published_bits(ROUNDS) > ROUNDS
+
+
 def test_a_calibration_hears_nothing_of_a_key() -> None:
     table = met()
     asked(table)
@@ -264,7 +299,7 @@ def test_counts_that_cannot_be_end_the_calibration(
     assert found.outcome == "aborted" and reason in str(found.fields["reason"])
     assert not kept(table, ALICE).of(LINK.name)
     use = read_use(table.store[ALICE].facts[f"device/{LINK.name}"])
-    assert use.published_bits == ROUNDS  # they were said, whatever came of it
+    assert use.published_bits == published_bits(ROUNDS)  # they were said, whatever came of it
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ What a calibration costs, and what it cannot do
   whoever forged one could make a node plan badly, which it will see in the session's result.
   It is not free either.  Alice's device decides what her published outcomes are, and a device with
   memory can put bits of an earlier session's string into them (J. Barrett, R. Colbeck, A. Kent,
-  Phys. Rev. Lett. 110, 010503 (2013)).  So every published outcome counts, a bit a round, into what
-  the link's device has said in public (`device_use`): receipts of later sessions tell of it, and
-  earlier keys that are still in use are exposed to so much more of the devices' reuse.
+  Phys. Rev. Lett. 110, 010503 (2013)).  So every published outcome counts, a bit a round, and Bob's
+  counts too, into what the link's device has said in public (`device_use`): receipts of later
+  sessions tell of it, and earlier keys that are still in use are exposed to so much more of the
+  devices' reuse.
 """
 
 import json
@@ -120,6 +121,11 @@ def counts_objection(counts: Counts, tests: NDArray[np.bool_], settings_a: Bits)
     if said != by_setting or counts.total != len(tests):
         return "counts_of_other_rounds"
     return None
+
+
+def published_bits(rounds: int) -> int:
+    """What a calibration says in public of its devices' outcomes: Alice's, and Bob's counts."""
+    return rounds + CALIBRATION_SETTINGS * rounds.bit_length()
 
 
 @dataclass(frozen=True, slots=True)

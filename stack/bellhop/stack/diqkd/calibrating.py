@@ -27,6 +27,7 @@ from bellhop.stack.diqkd.calibrate import (
     count,
     counts_objection,
     drift,
+    published_bits,
 )
 from bellhop.stack.diqkd.code import CodeDesign
 from bellhop.stack.diqkd.device_use import DeviceUse
@@ -125,7 +126,8 @@ class Calibrating(Session):
     def __init__(self, *args: Any, calibrations: Calibrations, **named: Any) -> None:
         super().__init__(*args, **named)
         self._calibrations = calibrations
-        self._told = False
+        self._told_ns: int | None = None
+        self._heard_ns = 0
 
     @property
     def abortable(self) -> bool:
@@ -137,8 +139,8 @@ class Calibrating(Session):
         record = self.record
         if not record.drawn.any():
             return self._use
-        published = record.parameters.rounds if record.measured.all() else 0
-        return self._use.ended(published)
+        said = record.measured.all()
+        return self._use.ended(published_bits(record.parameters.rounds) if said else 0)
 
     @property
     def stage(self) -> str:
@@ -153,14 +155,15 @@ class Calibrating(Session):
 
     def _finish(self, now_ns: int) -> list[Action]:
         """All rounds are done: Alice says hers, once unless they are lost on the way."""
-        if not self.record.is_alice or self._told:
+        if not self.record.is_alice or self._told_ns is not None:
             return []
-        self._told = True
+        self._told_ns = now_ns
         return [self._data()]
 
     def hear(self, now_ns: int, message: SessionMessage) -> list[Action]:
         if self.ended:
             return []
+        self._heard_ns = now_ns
         match message:
             case CalibrationData():
                 actions = self._hear_data(now_ns, message)
@@ -173,10 +176,15 @@ class Calibrating(Session):
         return self._after(now_ns, actions)
 
     def _hear_position(self, message: Position) -> list[Action]:
-        """A peer that asks after the last round has not heard what was said then."""
+        """A peer that asks after the last round has not heard what was said then.
+
+        It is long: however often a peer asks, it is said again no more often than we would ask.
+        """
         actions = super()._hear_position(message)
-        lacks = self._told and self.record.is_alice and self._measuring.all_done()
-        return [*actions, self._data()] if lacks else actions
+        if self._told_ns is None or self._heard_ns < self._told_ns + self._policy.retry_ns:
+            return actions
+        self._told_ns = self._heard_ns
+        return [*actions, self._data()]
 
     # --- the counts -----------------------------------------------------------------------------
 
