@@ -92,9 +92,7 @@ def test_a_cells_bound_holds_at_every_angle_in_it(design: Design, bound: str, wi
         assert (within.value <= bounds + 1e-14).all()
 
 
-@pytest.mark.parametrize(
-    ("design", "bound"), [(RUBIDIUM, RENYI), (NOISY, FILTERED), (DETERMINISTIC, RENYI)]
-)
+@pytest.mark.parametrize(("design", "bound"), [(RUBIDIUM, RENYI), (NOISY, FILTERED)])
 def test_no_strategy_found_leaves_less_than_is_certified(design: Design, bound: str) -> None:
     certificate = certify(design, bound)
     found = least_kappa_found(design, bound, True, np.random.default_rng(3), starts=2)
@@ -140,7 +138,7 @@ def test_the_familys_kappa_is_refused_where_a_deterministic_strategy_is_better()
 
 def test_a_kappa_within_a_hair_of_the_best_attack_is_neither_proved_nor_refuted() -> None:
     attack = best_attack(RUBIDIUM, RENYI)
-    proof = prove(RUBIDIUM, RENYI, True, attack.kappa - 1e-13)
+    proof = prove(RUBIDIUM, RENYI, True, attack.kappa - 1e-13, cells_max=2_000)
     assert "remain open" in proof.why
     assert proof.attack is None
 
