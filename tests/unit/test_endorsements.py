@@ -1,11 +1,14 @@
 """The peer's word on a receipt: it completes it, or keeps the keys held back."""
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.receipts import AUTHORITY, after_a_session
 from tests.support.two_cores import ALICE, BOB, OTHER, TwoCores
 
@@ -133,6 +136,29 @@ def test_nonsense_is_refused(told: bytes, reason: str) -> None:
     two, genuine = about_to_confirm()
     assert refusals(hear(two, replace(genuine, endorsement=told))) == [reason]
     assert not two.keys(ALICE) and two.store[ALICE].held
+
+
+@functools.cache
+def words_and_told() -> tuple[Endorsements, BlockStored]:
+    two, genuine = about_to_confirm()
+    return two.core[ALICE]._desk._endorsements, genuine
+
+
+@given(data=st.data())
+def test_whatever_is_changed_in_a_word_it_is_refused(data: st.DataObject) -> None:
+    words, genuine = words_and_told()
+    assert words.objection(genuine.session, BOB, genuine.endorsement) is None
+    changed = bytearray(genuine.endorsement)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    if bytes(changed) != genuine.endorsement:
+        assert words.objection(genuine.session, BOB, bytes(changed)) is not None
+
+
+@given(told=st.binary() | st.text().map(str.encode))
+def test_no_bytes_raise(told: bytes) -> None:
+    words, genuine = words_and_told()
+    assert words.objection(genuine.session, BOB, told) is not None
 
 
 def liar(two: TwoCores, signer: NodeName, **changes: Any) -> bytes:

@@ -1,5 +1,6 @@
 """Who signed what: every kind of key, every way in which a certificate is not the right one."""
 
+import base64
 import datetime
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPrivateKeyTypes as IssuerKey,
 )
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bellhop.hal.errors import ConfigError
 from bellhop.hal.operations import NodeName
@@ -75,6 +78,7 @@ def made(
 
 ROOT = made("root", authority=True)
 LEAF = made("alice", ROOT, uri="bellhop:node:alice")
+AUTHORITY = ROOT.certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def der(certificate: x509.Certificate) -> bytes:
@@ -193,6 +197,40 @@ def test_nonsense_is_an_objection_and_no_error(certificates: tuple[bytes, ...]) 
     who = identity(LEAF)
     assert who.objection(ALICE, certificates, SAID, who.sign(SAID), NOW_NS) is not None
     assert who.objection(ALICE, who.certificates, SAID, who.sign(SAID), 1 << 100) is not None
+
+
+SIGNED = identity(LEAF).sign(SAID)
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@given(data=st.data())
+def test_a_made_up_certificate_is_an_objection_and_no_error(data: st.DataObject) -> None:
+    """Whatever a peer changes in a certificate: it is not the one that our authority issued."""
+    changed = bytearray(der(LEAF.certificate))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(changed) - 1))
+        changed[place] ^= data.draw(st.integers(1, 255))
+    if bytes(changed) == der(LEAF.certificate):
+        return
+    why = identity(LEAF).objection(ALICE, (bytes(changed),), SAID, SIGNED, NOW_NS)
+    assert why is not None
+    judge_of_files = {"node": "alice", "role": "alice", "stored_ns": NOW_NS}
+    end = {
+        "statement": judge_of_files,
+        "certificates": [base64.b64encode(bytes(changed)).decode()],
+        "signature": base64.b64encode(SIGNED).decode(),
+    }
+    assert list(signatures.of_end({"parameters": {"alice": "alice"}}, "alice", end))
+    assert list(signatures.of_authority(end, AUTHORITY))
+
+
+def test_a_certificate_of_no_version_is_no_error() -> None:
+    """The library has errors of its own for it, that are no ValueError."""
+    version = der(LEAF.certificate).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)
+    with pytest.raises(x509.InvalidVersion):
+        x509.load_der_x509_certificate(version)
+    told = identity(LEAF).objection(ALICE, (version,), SAID, SIGNED, NOW_NS)
+    assert told == "a certificate cannot be read"
 
 
 @pytest.mark.parametrize("curve", list(Curve))

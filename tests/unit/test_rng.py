@@ -13,6 +13,7 @@ class Listed:
     """A generator of the bytes it was given; asking for more or fewer than all is an error."""
 
     source = "a list"
+    health = "none"
 
     def __init__(self, listed: bytes) -> None:
         self._listed = listed

@@ -28,6 +28,18 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )
 
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    OSError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises at certificates that a peer may have made up.  Not all are ValueError."""
+
 _RSA_PADDING = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
 
 
@@ -73,7 +85,7 @@ class CertifiedIdentity:
             why = _chain_objection(chain, self._authorities, Party(PartyKind.NODE, signer), at)
             if why is None and not _holds(chain[0], signature, content):
                 why = "the signature is not that of the certificate's key"
-        except (ValueError, TypeError, OverflowError, OSError, UnsupportedAlgorithm):
+        except _UNREADABLE:
             return "a certificate cannot be read"
         except PeerError as error:
             return error.message

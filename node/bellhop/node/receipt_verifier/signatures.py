@@ -35,12 +35,16 @@ def of_end(said: dict[str, Any], role: str, end: dict[str, Any]) -> Iterator[str
         yield f"it is the word of {statement['node']!r}, and {named!r} was {role}"
         return
     try:
-        ders = [_decoded(text) for text in end["certificates"]]
-        signature = _decoded(end["signature"])
-        chain = _certificates(ders)
-    except ValueError:
+        yield from _judged(said, named, end)
+    except _unreadable():
         yield "a certificate or the signature cannot be read"
-        return
+
+
+def _judged(said: dict[str, Any], named: str, end: dict[str, Any]) -> Iterator[str]:
+    statement = end["statement"]
+    ders = [_decoded(text) for text in end["certificates"]]
+    signature = _decoded(end["signature"])
+    chain = _certificates(ders)
     content = {
         "session_sha256": sha256(canonical(said)),
         "statement": statement,
@@ -66,15 +70,24 @@ def of_authority(end: dict[str, Any], authority: bytes) -> Iterator[str]:
         roots = x509.load_pem_x509_certificates(authority)
         chain = _certificates([_decoded(text) for text in end["certificates"]])
         at = datetime.datetime.fromtimestamp(end["statement"]["stored_ns"] // 10**9, datetime.UTC)
-    except ValueError:
+        below, last = len(chain) - 1, chain[-1] if chain else None
+        issuers = [root for root in roots if last and (root == last or _issued(last, root, below))]
+    except _unreadable():
         yield "the authority's file, or a certificate, cannot be read"
         return
-    below = len(chain) - 1
-    issuers = [root for root in roots if root == chain[-1] or _issued(chain[-1], root, below)]
     if not issuers:
         yield "the certificate is not one of this authority"
     elif not any(_valid(root, at) for root in issuers):
         yield "the authority was not valid when the end signed"
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What the library raises at certificates that somebody has made up."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    made_up = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+    return ValueError, TypeError, UnsupportedAlgorithm, *made_up
 
 
 def _decoded(text: str) -> bytes:
