@@ -15,8 +15,8 @@ OTHER_ID = SessionId("ee" * 16)
 STALL_S = POLICY.stall_ns / 1e9
 
 
-def met(**options: int) -> TwoCores:
-    two = TwoCores(**options)
+def met(seed: int = 1, masks: int = 64) -> TwoCores:
+    two = TwoCores(seed, masks)
     two.meet()
     return two
 
