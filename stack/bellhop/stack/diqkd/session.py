@@ -411,6 +411,7 @@ ABORT_KINDS = {
     "authentication": "authentication",
     "reconciliation": "reconciliation",
     "verification": "verification",
+    "calibration failed": "calibration",
     "computation": "computation",
     "given up": "operator",
     "by ": "peer",
