@@ -293,6 +293,9 @@ Path_ = tuple[str, ...]
 
 LIES: dict[str, tuple[Path_, Callable[[Any], Any], str]] = {
     "a longer key": (("key", "bound_bits"), lambda n: n + 8, "key: its length"),
+    "another purpose": (("parameters", "purpose"), lambda p: "calibration", "form"),
+    "another protocol": (("parameters", "protocol"), lambda p: "bellhop-diqkd/3", "form"),
+    "more tests than are drawn": (("run", "tests"), lambda n: n + 500, "run"),
     "fewer losses": (("run", "losses"), lambda n: n - 1, "run"),
     "a better S": (("run", "s"), lambda s: 2.8, "run"),
     "less leak": (("leak", "syndrome"), lambda n: n - 64, "leak"),

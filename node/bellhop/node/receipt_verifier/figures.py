@@ -1,5 +1,6 @@
 """The figures of a receipt, each computed again from the others; what is wrong is told in words."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,10 +18,20 @@ def run(said: dict[str, Any]) -> Iterator[str]:
         yield "rounds differ from those agreed"
     if not (0 < tests < rounds and run["losses"] <= tests and run["errors"] <= rounds - tests):
         yield "the counts contradict one another"
+    elif not _likely(tests, rounds, said["parameters"]["design"]):
+        yield "the tests are too many, or too few, for the probability that was agreed"
     elif run["s"] != 8 * (1 - run["losses"] / tests) - 4:
         yield "S does not follow from the counts"
     elif run["qber"] != run["errors"] / (rounds - tests):
         yield "the error rate does not follow from the counts"
+
+
+def _likely(tests: int, rounds: int, design: dict[str, Any]) -> bool:
+    """Whether so many tests come of drawing each round's with that probability: one run in 1e15
+    lies eight deviations off."""
+    g: float = design.get("design", design)["test_probability"]
+    deviation = math.sqrt(rounds * g * (1 - g)) if 0 < g < 1 else 0.0
+    return abs(tests - rounds * g) <= 8 * deviation
 
 
 def leak(said: dict[str, Any]) -> Iterator[str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 SCHEMA = "bellhop-receipt/2"
+PROTOCOL = "bellhop-diqkd/2"
+"""Says which messages there are, and how long."""
 EAT, RENYI, FILTERED = "eat-2109.14600", "renyi-2405.05912", "renyi-filtered-unrefereed"
 ROLES = ("alice", "bob")
 STAGES = {
@@ -49,8 +51,8 @@ _DESIGNS: dict[bool, dict[str, Any]] = {
 }
 _MESSAGE = {"stage": str, "sender": str, "bytes": int, "body_sha256": str, "tag_sha256": str}
 _PARAMETERS = {
-    "protocol": str, "session": str, "link": str, "alice": str, "bob": str, "rounds": int,
-    "epsilon": float, "bound": str, "design": dict, "steps_max": int,
+    "protocol": str, "purpose": str, "session": str, "link": str, "alice": str, "bob": str,
+    "rounds": int, "epsilon": float, "bound": str, "design": dict, "steps_max": int,
 }  # fmt: skip
 _CODE = {"rounds": int, "syndrome_bits": int, "lifting": int, "step_rows": int, "steps_max": int}
 _SESSION: dict[str, Any] = {
@@ -105,6 +107,8 @@ def form(receipt: dict[str, Any]) -> Iterator[str]:
     parameters = receipt["session"]["parameters"]
     yield from misshapen(parameters, _PARAMETERS, "parameters", more=True)
     yield from misshapen(parameters.get("code"), _CODE, "code", more=True)
+    if (parameters["protocol"], parameters["purpose"]) != (PROTOCOL, "key"):
+        yield f"the session is not one of {PROTOCOL} that makes a key"
     if parameters["bound"] not in (EAT, RENYI, FILTERED):
         yield "the bound is none that is known here"
     yield from misshapen(parameters["design"], _DESIGNS[parameters["bound"] == EAT], "design")
