@@ -36,8 +36,8 @@ of what it was: S is 2.14, the error rate stays, and the Bell test alone tells."
 S, S_ERROR = 2.677, 0.006
 QBER, QBER_ERROR = 0.0144, 0.0003
 NET_BITS_MIN = 580_000
-"""By the default bound: 0.44 bit a round in the mean, less 4.5 standard deviations of 18,000 bits that
-the count of lost tests has."""
+"""By the default bound: 0.44 bit a round in the mean, less 4.5 standard deviations of 18,000 bits,
+which are those of the count of lost tests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def test_an_error_says_what_repeats_it() -> None:
 
 
 def test_too_few_rounds_are_refused_before_anything_is_run() -> None:
-    refused = CliRunner().invoke(main, ["sim", str(SMALL), "--rounds", "2000", "--json"])
+    refused = CliRunner().invoke(main, ["sim", str(SMALL), "--rounds", "1000", "--json"])
     assert refused.exit_code == 2
     assert json.loads(refused.stderr)["fields"]["field"] == "rounds"
 
