@@ -222,7 +222,9 @@ def test_a_link_that_loses_every_block_fails_the_session() -> None:
         block = retry * SLOTS
         alice.measuring.lost(MemoryLost(LINK, REQUEST, block, "attempt", "cut"))
         alice.measuring.hear_block(0, BlockHeralded(LINK, REQUEST, block, b""))
-    assert alice.measuring.failure == "link failed: 9 blocks in a row were lost"
+    assert alice.measuring.failure == (
+        "link failed: 9 blocks in a row were lost: check devices and fibre, run again"
+    )
 
 
 # --- the peer's nonsense --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from bellhop.stack.diqkd.rounds import (
     Score,
     draw_alice,
     draw_bob,
+    draw_flips,
     expected_of_alice,
     flip_alice,
     flip_bob,
@@ -37,6 +38,23 @@ def test_bob_draws_for_the_tests_he_is_told() -> None:
     assert (settings[~tests] == KEY_SETTING_BOB).all()
     assert set(settings[tests].tolist()) == {0, 1}
     assert abs(int(settings[tests].sum()) - ROUNDS / 8) < 5 * (ROUNDS / 16) ** 0.5
+
+
+def test_alice_flips_key_bits_alone_with_exactly_the_designs_probability() -> None:
+    tests = np.arange(ROUNDS) % 4 == 0
+    flips = draw_flips(SeededRng(3), Fraction(1, 8), tests)
+    assert flips.dtype == np.bool_ and not flips[tests].any()
+    keys = ROUNDS * 3 / 4
+    assert abs(np.count_nonzero(flips) - keys / 8) < 5 * (keys * 7 / 64) ** 0.5
+    assert not draw_flips(SeededRng(3), Fraction(0), tests).any()
+
+
+def test_flips_move_no_other_draw() -> None:
+    rng = SeededRng(4)
+    alone = draw_alice(rng, Fraction(1, 4), 100)
+    draw_flips(rng, Fraction(1, 8), alone[0])
+    again = draw_alice(rng, Fraction(1, 4), 100)
+    assert all((one == other).all() for one, other in zip(alone, again, strict=True))
 
 
 # <zz> and <xx> of a Bell state: what two ends find along Z, and along X, relative to one another.

@@ -214,7 +214,7 @@ class Measuring:
                 case PairsReady():
                     actions = actions + self._pairs(delivery)
                 case LinkFailed(reason):
-                    self.failure = f"link failed: {reason}"
+                    self.failure = f"link failed: {reason}: check devices and fibre, run again"
         return actions
 
     def _pairs(self, pairs: PairsReady) -> list[Action]:

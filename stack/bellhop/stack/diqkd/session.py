@@ -137,7 +137,7 @@ class Session:
         if self._expects_something(peer_joined=peer_joined):
             self._waited_ns += now_ns - self._retold_ns
         if self._waited_ns >= self._patience_ns and self.abortable:
-            return self.abort("stalled: the peer or the device gave nothing new")
+            return self.abort(STALLED)
         self._retold_ns = now_ns
         actions = self._measuring.overdue(now_ns)
         if peer_joined and now_ns - self._moved_ns >= self._policy.retry_ns:
@@ -228,7 +228,7 @@ class Session:
             case DeviceGone():
                 actions = measuring.device_gone()
             case Ready() if self._is_another(report):
-                measuring.failure = "link changed: it has another device now"
+                measuring.failure = LINK_CHANGED
                 actions = []
             case Ready():
                 actions = measuring.device_ready()
@@ -403,6 +403,9 @@ class Session:
             fields |= {"gross_bits": block.gross_bits, "net_bits": block.net_bits}
         return fields
 
+
+STALLED = "stalled: the peer or the device gave nothing new: see the logs of both nodes, run again"
+LINK_CHANGED = "link changed: it has another device now: calibrate it, run another session"
 
 ABORT_KINDS = {
     "Bell test": "bell_test",
