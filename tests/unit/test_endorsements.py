@@ -9,15 +9,19 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.cores import port, records
 from tests.support.receipts import AUTHORITY, after_a_session
 from tests.support.two_cores import ALICE, BOB, OTHER, TwoCores
 
 from bellhop.hal.operations import NodeName
+from bellhop.node.chance import SeededRng
+from bellhop.node.identity import CHAIN_BYTES_MAX, RSA_BITS_MAX
 from bellhop.node.receipt_verifier import verify
 from bellhop.node.sim.identities import simulated_identity
 from bellhop.stack.core import Action, ConfirmKeys, Persist, Refuse, StoreKeys, Tell
+from bellhop.stack.diqkd.device_use import DeviceUse
 from bellhop.stack.diqkd.endorsements import KEPT_MAX, Endorsements
-from bellhop.stack.diqkd.receipt import canonical
+from bellhop.stack.diqkd.receipt import canonical, statement
 from bellhop.stack.ids import SessionId
 from bellhop.stack.messages import ENDORSEMENT_BYTES_MAX, Abort, BlockStored
 
@@ -159,6 +163,33 @@ def test_whatever_is_changed_in_a_word_it_is_refused(data: st.DataObject) -> Non
 def test_no_bytes_raise(told: bytes) -> None:
     words, genuine = words_and_told()
     assert words.objection(genuine.session, BOB, told) is not None
+
+
+class Wordy:
+    """An identity whose certificates and signatures are as long as they may be."""
+
+    certificates = (bytes(CHAIN_BYTES_MAX),)
+
+    def sign(self, content: bytes) -> bytes:
+        return bytes(RSA_BITS_MAX // 8)
+
+    def objection(self, *_: object) -> str | None:
+        return None
+
+
+@pytest.mark.parametrize("character", ["a", "ü", "\U0001d54f", "\x1b", '"'])
+def test_the_longest_word_fits_into_a_message(character: str) -> None:
+    record = records()[ALICE]
+    wordy = replace(port(), description=9_999 * character, idealisations=99 * (999 * character,))
+    said = statement(record, wordy, DeviceUse(), SeededRng(1), 2**62)
+    assert said["device"]["idealisations"] and "\x1b" not in said["device"]["description"]
+    words = Endorsements(ALICE, Wordy(), {})
+    words.write(record.session, BOB, {}, said)
+    told = words.told(record.session, BOB)
+    assert len(told) <= ENDORSEMENT_BYTES_MAX
+    bobs = Endorsements(BOB, Wordy(), {})
+    bobs.write(record.session, ALICE, {}, {"role": "bob", "node": BOB})
+    assert bobs.objection(record.session, ALICE, told) is None
 
 
 def liar(two: TwoCores, signer: NodeName, **changes: Any) -> bytes:

@@ -21,6 +21,9 @@ from bellhop.node.tls import Credentials, Party, PartyKind, party_of_certificate
 CHAIN_BYTES_MAX = 6_000
 """Certificates that go with every signature, DER: they must fit into one message with the rest."""
 
+RSA_BITS_MAX = 8_192
+"""So must a signature."""
+
 PrivateKey = (
     ec.EllipticCurvePrivateKey
     | rsa.RSAPrivateKey
@@ -95,10 +98,11 @@ class CertifiedIdentity:
 def node_identity(credentials: Credentials) -> CertifiedIdentity:
     """The identity of a node's files.  ConfigError for a key that cannot sign receipts."""
     key = serialization.load_pem_private_key(credentials.key, None)
-    if not isinstance(key, PrivateKey):
+    too_long = isinstance(key, rsa.RSAPrivateKey) and key.key_size > RSA_BITS_MAX
+    if not isinstance(key, PrivateKey) or too_long:
         raise ConfigError(
             f"{credentials.key_file} is of a kind that signs no receipts: take an elliptic curve "
-            "of NIST, Ed25519, Ed448 or RSA",
+            f"of NIST, Ed25519, Ed448 or RSA of at most {RSA_BITS_MAX} bits",
             field="tls.key",
         )
     chain = x509.load_pem_x509_certificates(credentials.certificate)

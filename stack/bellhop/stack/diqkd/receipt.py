@@ -36,6 +36,9 @@ TEXT_CHARACTERS_MAX = 400
 
 IDEALISATIONS_MAX = 16
 
+STATEMENT_BYTES_MAX = 6_000
+"""Bounds a statement: with certificates and signature it goes into one message."""
+
 BLOCK_IDEALISATION = (
     "Rounds were measured in blocks: the settings of a block were drawn together and shown to the "
     "device one round at a time, each after the answer to the one before, by the memory service."
@@ -96,19 +99,38 @@ def account(record: Record, counts: Score, block: CutBlock) -> dict[str, Any]:
 def statement(
     record: Record, port: Port, before: DeviceUse, rng: Rng, now_ns: int
 ) -> dict[str, Any]:
-    """What this end says for itself; its texts are fit to be shown anywhere."""
+    """What this end says for itself; its texts are fit to be shown anywhere.
+
+    They are cut further if they would not fit: a character may take twelve bytes.
+    """
+    characters = TEXT_CHARACTERS_MAX
+    while True:
+        said = _statement(record, port, before, rng, now_ns, characters)
+        if len(canonical(said)) <= STATEMENT_BYTES_MAX:
+            return said
+        characters //= 2
+
+
+def _statement(
+    record: Record, port: Port, before: DeviceUse, rng: Rng, now_ns: int, characters: int
+) -> dict[str, Any]:
     return {
         "node": record.own,
         "role": "alice" if record.is_alice else "bob",
         "device": {
             "source": port.source.value,
-            "description": _shown(port.description),
-            "idealisations": [_shown(text) for text in port.idealisations[:IDEALISATIONS_MAX]],
+            "description": _shown(port.description, characters),
+            "idealisations": [
+                _shown(text, characters) for text in port.idealisations[:IDEALISATIONS_MAX]
+            ],
             "sessions_before": before.sessions,
             "aborted_before": before.aborted,
             "published_bits_before": before.published_bits,
         },
-        "randomness": {"source": _shown(rng.source), "health": _shown(rng.health)},
+        "randomness": {
+            "source": _shown(rng.source, characters),
+            "health": _shown(rng.health, characters),
+        },
         "stored_ns": now_ns,
     }
 
@@ -125,9 +147,8 @@ def published_bits(record: Record) -> int:
     return bits
 
 
-def _shown(text: str) -> str:
-    cut = text[:TEXT_CHARACTERS_MAX]
-    return "".join(c if c.isprintable() else "?" for c in cut)
+def _shown(text: str, characters: int) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text[:characters])
 
 
 def _leak(record: Record) -> dict[str, int]:
