@@ -54,6 +54,7 @@ from bellhop.stack.messages import (
     Propose,
     SlotDone,
     Stage,
+    SyndromeExtra,
     Tagged,
     TestRounds,
 )
@@ -83,6 +84,7 @@ class Invariants:
         self._ends: dict[SessionId, tuple[NodeName, NodeName]] = {}
         self._keys: dict[KeyId, bytes] = {}
         self._receipts: dict[SessionId, dict[str, Any]] = {}
+        self._extra_told: dict[SessionId, int] = {}
 
     def watch(  # noqa: C901, PLR0912 - a table of actions
         self, world: World, name: NodeName, action: Action
@@ -197,6 +199,11 @@ class Invariants:
                 self._answered(own, name, session, slot)
             case Tagged():
                 self._tagged(own, name, peer, message)
+            case SyndromeExtra(session, steps, bits):
+                stored = own.facts.get(f"session/{session}/extra") == bytes([steps]) + bits
+                require(stored, "extra syndrome is stored before it is told", name, session)
+                self._once(bits, "extra syndrome is said one way", session, steps)
+                self._extra_told[session] = max(steps, self._extra_told.get(session, 0))
             case BlockStored(session, _):
                 has = session in own.held or session in own.deliverable
                 require(has, "a block is stored before it is told", name, session)
@@ -246,6 +253,8 @@ class Invariants:
             known = self._keys.setdefault(slot.key_id, slot.key)
             require(known == slot.key, "one key under one key id", name, slot.key_id)
         said = json.loads(block.receipt)["session"]
+        told = self._extra_told.get(block.session, 0)
+        require(said["leak"]["extra_steps"] >= told, "all syndrome is paid for", block.session)
         known_receipt = self._receipts.setdefault(block.session, said)
         differing = [k for k in said if known_receipt.get(k) != said[k]]
         require(not differing, "both receipts say the same", block.session, differing)
