@@ -76,6 +76,21 @@ def test_a_link_without_violation_has_no_key_and_says_so() -> None:
     assert found["loses"]["optimum"] is None
 
 
+@pytest.mark.parametrize(
+    ("s", "qber", "rounds"),
+    [
+        ("0", "0.499", "4000000"),
+        ("2.8284271247461903", "0", "1000"),
+        ("2.001", "0", "4000000"),
+        ("2", "0.11", "2000"),
+    ],
+)
+def test_any_link_gets_an_answer(s: str, qber: str, rounds: str) -> None:
+    found = document("--s", s, "--qber", qber, "--rounds", rounds)
+    assert found["key_bits"] == 0
+    assert (found["code"]["none"] is None) == ("table" in found["code"])
+
+
 def test_a_link_that_sessions_refuse_is_named() -> None:
     result = asked("--preset", "innsbruck-50km", "--rounds", "1000000")
     assert result.exit_code == 0, result.output
@@ -112,6 +127,7 @@ def test_people_read_it() -> None:
         ((*LINK, "--preset", "oxford"), "--preset"),
         (("--preset", "oxford", "--rate", "5"), "--rate"),
         (("--s", "2.6", "--qber", "0.03", "--rate", "0", "--rounds", "5"), "--rate"),
+        ((*LINK, "--rounds", "999"), "--rounds"),
         (("--s", "2.6", "--qber", "0.03", "--hours", "5"), "--rate"),
         ((*LINK, "--hours", "nan"), "--hours"),
         ((*LINK, "--hours", "0.001"), "--hours"),

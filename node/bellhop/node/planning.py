@@ -146,19 +146,25 @@ def _design(session: PlannedSession) -> dict[str, Any]:
 
 
 def _code(session: PlannedSession) -> dict[str, Any]:
-    """Of another seed the bits are the same."""
+    """Of another seed the bits are the same.  `none`: why there is no such code, or None."""
     classes = session.classes
     limit = shannon_bits(session.rounds, classes)
-    design = design_code(session.rounds, classes, seed=0)
-    return {
-        "table": design.table,
+    document = {
+        "none": None,
         "error_probabilities": [error for _, error in classes],
-        "syndrome_bits": design.syndrome_bits,
-        "step_bits": design.step_bits[0] if design.step_bits else 0,
-        "steps_max": design.steps_max,
         "expected_bits": session.syndrome_bits,
         "expected_over_shannon": session.syndrome_bits / limit,
         "leak_bits": session.leak_bits,
+    }
+    try:
+        design = design_code(session.rounds, classes, seed=0)
+    except ValueError as error:
+        return document | {"none": str(error)}
+    return document | {
+        "table": design.table,
+        "syndrome_bits": design.syndrome_bits,
+        "step_bits": design.step_bits[0] if design.step_bits else 0,
+        "steps_max": design.steps_max,
     }
 
 

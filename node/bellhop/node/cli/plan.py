@@ -86,6 +86,7 @@ def plan(
     --config and --peer. No key is an answer too. All figures are expectations for honest devices.
     """
     from bellhop.node.planning import plan_document
+    from bellhop.stack.diqkd.agreement import QBER_MIN
     from bellhop.stack.diqkd.plan_search import Link
 
     require(0.0 < epsilon < 1.0, "--epsilon", f"is above 0 and below 1, not {epsilon}")
@@ -96,7 +97,7 @@ def plan(
         from bellhop.node.cli.characterise import check_picture
 
         check_picture("--plot", plot)
-    wanted = Link(link.s, link.qber, bound, epsilon)
+    wanted = Link(link.s, max(link.qber, QBER_MIN), bound, epsilon)
     sessions, session = _session(wanted, link, _rounds_of(rounds, preset), key_bits, hours)
     document = plan_document(link, session, sessions)
     if plot is not None:
@@ -165,11 +166,7 @@ def _check_figures(link: ExpectedLink) -> None:
     from bellhop.stack.diqkd.bounds.chsh import S_MAX
 
     require(0.0 <= link.s <= S_MAX, "--s", f"is from 0 to 2 sqrt(2) = {S_MAX:.7f}, not {link.s}")
-    require(
-        1e-6 <= link.qber < 0.5,
-        "--qber",
-        f"is from 1e-6 (no code promises fewer errors) to below 0.5, not {link.qber}",
-    )
+    require(0.0 <= link.qber < 0.5, "--qber", f"is from 0 to below 0.5, not {link.qber}")
 
 
 # The session
@@ -186,6 +183,7 @@ def _session(
     wanted: Link, link: ExpectedLink, rounds: int | None, key_bits: int | None, hours: float | None
 ) -> tuple[int, PlannedSession]:
     """How many sessions, and of what kind each."""
+    from bellhop.stack.diqkd.code import ROUNDS_MIN
     from bellhop.stack.diqkd.parameters import ROUNDS_MAX
     from bellhop.stack.diqkd.plan_search import run_for, sessions_within
 
@@ -206,7 +204,8 @@ def _session(
         return 1, run
     require(rounds is not None, "--rounds", "is given, or --key-bits, or --hours")
     assert rounds is not None
-    require(rounds <= ROUNDS_MAX, "--rounds", f"is at most {ROUNDS_MAX:,} in a session")
+    rule = f"is from {ROUNDS_MIN:,} to {ROUNDS_MAX:,} in a session"
+    require(ROUNDS_MIN <= rounds <= ROUNDS_MAX, "--rounds", rule)
     session = wanted.plan(rounds)
     if isinstance(session, str):
         raise ConfigError(session, "--bound")
@@ -234,7 +233,7 @@ def _rows(d: dict[str, Any]) -> Rows:
         ("  tests", f"{100 * design['test_probability']:.3f} % of the rounds, scores "
                     f"{design['score_win']:g} won, {design['score_lose']:g} lost"),
         ("  flips", f"{100 * design['flip_probability']:.3g} % of Alice's key bits"),
-        ("code", f"{code['table']}, {code['expected_bits']:,.0f} bits expected, "
+        ("code", code["none"] or f"{code['table']}, {code['expected_bits']:,.0f} bits expected, "
                  f"{code['expected_over_shannon']:.3f} of Shannon's limit"),
         ("epsilon", f"{d['epsilon']['soundness']:g}, {d['epsilon']['hashes']:.2g} of it for tags"),
         ("accepted", _accepted(accepted)),

@@ -63,7 +63,9 @@ def sessions_within(link: Link, rounds: int) -> tuple[int, PlannedSession] | Non
     """
     least = -(-rounds // ROUNDS_MAX)
     tried = [(count, rounds // count) for count in range(least, least + SESSIONS_MAX)]
-    worth = [(count * link.net_bits(each), -count, each) for count, each in tried if each]
+    worth = [
+        (count * link.net_bits(each), -count, each) for count, each in tried if each >= ROUNDS_MIN
+    ]
     best_bits, count, each = max(worth, default=(0, 0, 0))
     if best_bits == 0:
         return None
