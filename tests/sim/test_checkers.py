@@ -30,6 +30,7 @@ from bellhop.stack.messages import (
     Propose,
     SlotDone,
     Stage,
+    SyndromeExtra,
     Tagged,
     TestRounds,
 )
@@ -121,6 +122,24 @@ def test_a_tagged_message_that_is_not_stored(amid: Run) -> None:
     del amid.world.nodes[name].store.facts[f"session/{message.session}/said/syndrome"]
     with pytest.raises(Violation, match="a tagged message is stored before it is told"):
         amid.shown(name, action)
+
+
+def test_extra_syndrome_that_is_not_stored(amid: Run) -> None:
+    name, action = amid.told(Tagged, Stage.SYNDROME)
+    assert isinstance(action.message, Tagged)
+    extra = SyndromeExtra(action.message.session, 1, b"bits")
+    with pytest.raises(Violation, match="extra syndrome is stored before it is told"):
+        amid.shown(name, replace(action, message=extra))
+
+
+def test_extra_syndrome_that_no_receipt_pays_for(ended: Run) -> None:
+    name, store = next((n, a) for n, a in ended.done if isinstance(a, StoreKeys))
+    told, session = ended.invariants._extra_told, store.block.session
+    known = told.get(session, 0)
+    told[session] = known + 1
+    with pytest.raises(Violation, match="all syndrome is paid for"):
+        ended.shown(name, store)
+    told[session] = known
 
 
 def test_a_mask_that_is_not_spent(amid: Run) -> None:

@@ -207,7 +207,7 @@ def _of_pool(fact: Fact) -> dict[str, bytes]:
 def _of_rounds(record: Record) -> dict[str, NDArray[np.uint8]]:
     found = {}
     own = f"{record.own} in {record.session}"
-    for slot in np.flatnonzero(record.measured).tolist():
+    for slot in np.flatnonzero(record.measured.flags(0, record.request.slots)).tolist():
         span = record.request.span(slot)
         settings = record.settings[span]
         found[f"outcomes {slot} of {own}"] = record.outcomes[span]
@@ -215,6 +215,9 @@ def _of_rounds(record: Record) -> dict[str, NDArray[np.uint8]]:
         if record.is_alice:
             raw = flip_alice(record.outcomes[span], settings, record.patterns[span])
             found[f"raw key {slot} of {own}"] = raw
+            if record.flips[span].any():
+                found[f"flips {slot} of {own}"] = record.flips[span].astype(np.uint8)
+                found[f"flipped key {slot} of {own}"] = raw ^ record.flips[span]
     if record.corrected is not None:
         found[f"corrected string of {own}"] = record.corrected
     return found
