@@ -21,9 +21,9 @@ from bellhop.stack.diqkd.code import (
     CodeDesign,
     build_code,
     design_code,
-    dispersion,
     expected_leak_bits,
 )
+from bellhop.stack.diqkd.degrees import dispersion
 from bellhop.stack.diqkd.parameters import (
     KEY,
     PROTOCOL,
