@@ -46,7 +46,7 @@ def node_metrics(config: NodeConfig) -> Metrics:
     from bellhop.hal.watched import Fault
     from bellhop.node.conversation import Reason
     from bellhop.node.witness import CORE_REFUSALS
-    from bellhop.stack.diqkd.session import ABORT_KINDS
+    from bellhop.stack.diqkd.endings import ABORT_KINDS
     from bellhop.stack.messages import Stage
 
     return Metrics(

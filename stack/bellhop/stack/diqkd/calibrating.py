@@ -31,6 +31,7 @@ from bellhop.stack.diqkd.calibrate import (
 )
 from bellhop.stack.diqkd.code import CodeDesign
 from bellhop.stack.diqkd.device_use import DeviceUse
+from bellhop.stack.diqkd.endings import Ended
 from bellhop.stack.diqkd.parameters import (
     CALIBRATION,
     PROTOCOL,
@@ -39,7 +40,7 @@ from bellhop.stack.diqkd.parameters import (
     SessionPolicy,
 )
 from bellhop.stack.diqkd.rounds import flip_alice, flip_bob
-from bellhop.stack.diqkd.session import Ended, Session, SessionMessage
+from bellhop.stack.diqkd.session import Session, SessionMessage
 from bellhop.stack.ids import SessionId
 from bellhop.stack.messages import (
     CALIBRATION_ROUNDS_MAX,

@@ -14,7 +14,6 @@ Rules
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from bellhop.hal.operations import (
     DeviceGone,
@@ -31,6 +30,7 @@ from bellhop.stack.core import Action, Fact, Note, Order, Persist, Refuse, Tell
 from bellhop.stack.diqkd import stages
 from bellhop.stack.diqkd.device_use import DeviceUse
 from bellhop.stack.diqkd.distil import Distilling
+from bellhop.stack.diqkd.endings import LINK_CHANGED, STALLED, Ended, abort_kind
 from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.measure import Measuring
 from bellhop.stack.diqkd.parameters import SessionPolicy
@@ -73,15 +73,6 @@ SessionMessage = (
 
 SLOW_BLOCKS = 4
 """The pairs of a block may be late by the time of so many of the slowest one before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The session is over at this end: what passes to the node."""
-
-    outcome: str  # "stored" or "aborted"
-    reason: str = ""
-    fields: dict[str, str | int | float] = field(default_factory=dict)
 
 
 class Session:
@@ -183,7 +174,7 @@ class Session:
             Persist(facts, record.prefixes),
             *told,
             Order(Release(p.link, p.request)),
-            Note("session_aborted", _aborted(record.session, reason)),
+            Note("session_aborted", self._aborted(reason)),
         ]
 
     @property
@@ -385,6 +376,9 @@ class Session:
         span = self.record.span
         return 0 if span is None else span.ended_ns - span.begun_ns
 
+    def _aborted(self, reason: str) -> dict[str, str | int | float]:
+        return {"session": self.record.session, "kind": abort_kind(reason), "reason": reason}
+
     def _summary(self) -> dict[str, str | int | float]:
         p = self.record.parameters
         fields: dict[str, str | int | float] = {
@@ -402,26 +396,3 @@ class Session:
         if (block := self._distilling.block) is not None:
             fields |= {"gross_bits": block.gross_bits, "net_bits": block.net_bits}
         return fields
-
-
-STALLED = "stalled: the peer or the device gave nothing new: see the logs of both nodes, run again"
-LINK_CHANGED = "link changed: it has another device now: calibrate it, run another session"
-
-ABORT_KINDS = {
-    "Bell test": "bell_test",
-    "stalled": "stalled",
-    "link": "link",
-    "authentication": "authentication",
-    "reconciliation": "reconciliation",
-    "verification": "verification",
-    "calibration failed": "calibration",
-    "computation": "computation",
-    "given up": "operator",
-    "by ": "peer",
-}
-"""How the reasons of aborts begin, and the word each is counted under."""
-
-
-def _aborted(session: str, reason: str) -> dict[str, str | int | float]:
-    kinds = (kind for begins, kind in ABORT_KINDS.items() if reason.startswith(begins))
-    return {"session": session, "kind": next(kinds, "other"), "reason": reason}
