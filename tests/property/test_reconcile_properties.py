@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bellhop.stack.diqkd.code import Code, build_code, design_code
-from bellhop.stack.diqkd.reconcile import decode, syndrome
+from bellhop.stack.diqkd.reconcile import decode, extra_syndrome, syndrome
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -50,3 +50,24 @@ def test_converged_means_the_peers_syndrome(code: Code, seed: int, error: float)
     told = syndrome(code, peer)
     decoded = decode(code, own, told, np.full(n, 0.02, dtype=np.float32))
     assert decoded.converged == np.array_equal(syndrome(code, decoded.bits), told)
+
+
+@given(codes, seeds, st.floats(0, 0.3))
+@settings(max_examples=30, deadline=None)
+def test_asking_ends_and_never_goes_back(code: Code, seed: int, error: float) -> None:
+    rng = np.random.default_rng(seed)
+    n, steps_max = code.design.rounds, code.design.steps_max
+    peer = rng.integers(0, 2, n, dtype=np.uint8)
+    own = peer ^ (rng.random(n) < error).astype(np.uint8)
+    prior, told, steps = np.full(n, 0.04, dtype=np.float32), syndrome(code, peer), 0
+    decoded = decode(code, own, told, prior)
+    while decoded.wanted_steps is not None:
+        assert not decoded.converged
+        assert steps < decoded.wanted_steps <= steps_max
+        steps = decoded.wanted_steps
+        extra = steps, extra_syndrome(code, peer, steps)
+        decoded = decode(code, own, told, prior, extra)
+    if decoded.converged:
+        assert np.array_equal(syndrome(code, decoded.bits), told)
+        given_bits = extra_syndrome(code, peer, steps)
+        assert np.array_equal(extra_syndrome(code, decoded.bits, steps), given_bits)
