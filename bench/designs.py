@@ -45,6 +45,10 @@ NOISY_QBER_MIN = 0.062
 FILTERED_ROUNDS = (4e4, 1.2e5, 4e5, 1.2e6, 4e6)
 FILTERED_S = (2.50, 2.60, 2.70, 2.80)
 
+CELLS_MAX = 10_000
+"""A design with a longer proof is not shipped: all of them are to be checked in minutes.  Proofs
+are long where a deterministic strategy is nearly the best; designs are worth little there."""
+
 INTERIOR = 0.1
 """Bits a round of the best key from which a loss is said in per cent: near zero it means little."""
 
@@ -116,6 +120,8 @@ def entry_for(attempts: list[Made]) -> dict[str, Any] | None:
         try:
             certificate = certify(design, made.bound)
         except NotCertified:
+            continue
+        if certificate.proof.cells > CELLS_MAX:
             continue
         made_for = (made.rounds, made.s, made.qber)
         certified = certified_design(certificate, made.name, made_for)
