@@ -17,12 +17,15 @@ from bellhop.node.sim.checkers import Invariants, Violation
 from bellhop.node.sim.faults import NO_FAULTS, Faults, kinds, swarm_faults
 from bellhop.node.sim.scenario import Scenario
 from bellhop.node.sim.world import World
-from bellhop.stack.core import AbortSession, RunSession
+from bellhop.stack.core import AbortSession, PauseSession, RunSession
 from bellhop.stack.diqkd.agreement import objections
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.ids import AskNumber, SessionId
 
 SECOND_NS = 1_000_000_000
+RESUMED_MAX = 100
+"""So often does an operator ask a node that may be down to go on with a session."""
+
 ASKED_MAX = 4
 """Times an operator asks again for a session that was refused."""
 
@@ -155,10 +158,28 @@ class Run:
         """Until the sessions have ended; now and then an operator gives them up before."""
         world, link = self.world, self.scenario.links[0]
         ended = lambda: all(world.answered(number) for number in asked)  # noqa: E731 - used twice
+        if self._faulty and self._people.random() < 0.2:
+            self._pause(ended)
         if self._faulty and self._people.random() < 0.1:
             self._let(ended, int(self._people.integers(_session_ns(self.scenario))))
             world.ask(link.a, AbortSession(link.b))
         self._let(ended, self._bound_ns())
+
+    def _pause(self, ended: Callable[[], bool]) -> None:
+        """An operator pauses a session somewhere in it, and resumes it after longer than a stall.
+
+        An ask is lost with the node it was put to, so it is put again.
+        """
+        world, link = self.world, self.scenario.links[0]
+        own, peer = (link.a, link.b) if self._people.random() < 0.5 else (link.b, link.a)
+        self._let(ended, int(self._people.integers(_session_ns(self.scenario))))
+        world.ask(own, PauseSession(peer, True))
+        self._let(ended, 2 * self.scenario.policy.stall_ns)
+        for _ in range(RESUMED_MAX):
+            number = world.ask(own, PauseSession(peer, False))
+            self._let(lambda asked=number: world.answered(asked), 5 * SECOND_NS)  # type: ignore[misc] # a lambda
+            if number in world.happened.answers:
+                return
 
     def _ask(self, link: Link) -> list[AskNumber]:
         ends = [(link.a, link.b), (link.b, link.a)]
@@ -245,7 +266,8 @@ class Run:
                     **{name: said["key"][name] for name in ("gross_bits", "net_bits")},
                 }
         for answer in self.world.happened.answers.values():
-            if answer.fields.get("session") == session:
+            paused = answer.outcome in ("paused", "resumed")  # no word on how it ended
+            if answer.fields.get("session") == session and not paused:
                 return {"session": session} | answer.fields
         for node in self.world.nodes.values():
             ended = node.store.facts.get(f"ended/{session}")
