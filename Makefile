@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PROTOS := $(wildcard proto/bellhop/v1/*.proto)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check lint types layers proto proto-check transcripts bench campaign clean
+.PHONY: help demo test check lint types layers proto proto-check transcripts bench campaign clean designs-check
 
 help:
 	@echo "make demo         two daemons and an emulator make a device-independent key and use it"
@@ -14,6 +14,7 @@ help:
 	@echo "make check        lint, types, layer laws, generated code"
 	@echo "make campaign     thousands of seeds (hours)"
 	@echo "make bench        the benchmarks of bench/"
+	@echo "make designs-check  prove the entropy of all shipped designs anew"
 	@echo "make transcripts  write the golden transcripts anew"
 	@echo "make proto        generate the protobuf modules anew"
 
@@ -63,6 +64,9 @@ transcripts: $(STAMP)
 
 bench: $(STAMP)
 	for b in bench/*.py; do $(BIN)/python $$b || exit 1; done
+
+designs-check: $(STAMP)
+	$(BIN)/bellhop diqkd designs check
 
 campaign: $(STAMP)
 	$(BIN)/pytest -m campaign
