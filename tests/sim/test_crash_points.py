@@ -14,10 +14,11 @@ from bellhop.node.sim.run import SECOND_NS, Report, Run, decided_by_physics
 from bellhop.node.sim.scenario import Scenario, read_scenario
 from bellhop.node.sim.world import World
 from bellhop.stack.core import Action, RunSession, Tell
-from bellhop.stack.messages import Tagged
+from bellhop.stack.messages import SyndromeExtra, SyndromeWanted, Tagged
 
 SMALL = Path(__file__).parents[1] / "scenarios" / "small.toml"
 SEED = 2
+FEW_ERRORS = 0.0005
 
 
 @cache
@@ -26,13 +27,13 @@ def small() -> Scenario:
 
 
 @cache
-def actions_without_faults() -> tuple[Action, ...]:
+def actions_without_faults(qber: float | None = None) -> tuple[Action, ...]:
     seen: list[Action] = []
 
     def watch(_world: World, _name: str, action: Action) -> None:
         seen.append(action)
 
-    scenario = small()
+    scenario = small() if qber is None else made_for(qber)
     link = scenario.links[0]
     world = World(scenario.links, scenario.policy, SEED, watch=watch)
     world.run(SECOND_NS)
@@ -50,9 +51,15 @@ def first_tag() -> int:
     raise AssertionError("nothing was tagged")
 
 
-def crashed_at(*actions: int) -> Report:
+def made_for(qber: float) -> Scenario:
+    """With a code for so few errors that even this link's decoder asks for more syndrome."""
+    scenario = small()
+    return replace(scenario, policy=replace(scenario.policy, qber_design=qber))
+
+
+def crashed_at(*actions: int, scenario: Scenario | None = None) -> Report:
     faults = Faults(crash_at=actions)
-    report = Run(small(), SEED, faults).report()
+    report = Run(scenario or small(), SEED, faults).report()
     assert report.counts["crash"] == len(actions), "the run has come that far"
     return report
 
@@ -62,6 +69,16 @@ def test_after_the_rounds_no_crash_costs_the_key(part: int) -> None:
     last = len(actions_without_faults())
     for number in range(first_tag() + part, last + 1, 4):
         outcome = crashed_at(number).sessions[0]
+        assert outcome["outcome"] == "stored", f"after action {number}: {outcome}"
+
+
+def test_no_crash_amid_extra_syndrome_costs_the_key() -> None:
+    actions = actions_without_faults(FEW_ERRORS)
+    kinds = [type(action.message) if isinstance(action, Tell) else None for action in actions]
+    asked, given = kinds.index(SyndromeWanted), kinds.index(SyndromeExtra)
+    assert asked < given
+    for number in range(asked, given + 6):  # before and after asking, giving, having, decoding
+        outcome = crashed_at(number, scenario=made_for(FEW_ERRORS)).sessions[0]
         assert outcome["outcome"] == "stored", f"after action {number}: {outcome}"
 
 
