@@ -86,7 +86,7 @@ SPLIT_SHARES = ((0.01, 1), (0.02, 3))
 paired rows. Rows are of equal degree between the two."""
 
 SPLIT_LOSSES = ((0.01, 0.20), (0.02, 0.09))
-PAIRED_LOSS = 0.35
+PAIRED_LOSS = 0.40
 """Efficiency lost by the share of rows that are missing or too many where degrees are equal;
 rounded from the thresholds of single codes of 1.2e6 bits at 1 and 2 %, and interpolated."""
 

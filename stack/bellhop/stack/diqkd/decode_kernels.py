@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 BALL_CHECKS = 1024
 """Lifted checks that are explored around each edge a column already has."""
 
+WIDE_BALL_SHARE = 8
+"""Around a column of degree 2, one in this many of all lifted checks instead, if that is more: a
+cycle of such columns is a word of its length, and with 1,024 checks cycles of 8 were met."""
+
 DRAWS_MAX = 64
 """Draws of socket and shift for one edge before a check inside the ball is accepted."""
 
@@ -171,6 +175,7 @@ def place_edges(
     base_marks = np.full(rows, -1, dtype=np.int32)
     queue = np.zeros(BALL_CHECKS, dtype=np.int64)
     base_queue = np.zeros(max(rows // BASE_BALL_SHARE, 1), dtype=np.int64)
+    wide_queue = np.zeros(max(rows * lifting // WIDE_BALL_SHARE, BALL_CHECKS), dtype=np.int64)
     for column in range(columns):
         first, last = column_start[column], column_start[column + 1] - 1
         for e in range(first, last + 1):
@@ -191,7 +196,8 @@ def place_edges(
             if e < last:
                 mark_ball(
                     row, (-shift) & (lifting - 1), column, lifting, row_columns, row_shifts,
-                    row_fill, column_start, column_fill, edge_row, edge_shift, marks, queue,
+                    row_fill, column_start, column_fill, edge_row, edge_shift, marks,
+                    wide_queue if last - first == 1 else queue,
                 )  # fmt: skip
             if last - first == 1 and e == first:
                 mark_ball(
