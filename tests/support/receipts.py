@@ -9,12 +9,15 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding
 from tests.support.two_cores import ALICE, BOB, EAT_POLICY, POLICY, TwoCores
 
-from bellhop.node.sim.identities import simulated_authority
+from bellhop.hal.operations import NodeName
+from bellhop.node.receipt_verifier import Outcome, verify
+from bellhop.node.sim.identities import simulated_authority, simulated_identity
 from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.parameters import SessionPolicy
 from bellhop.stack.ids import SessionId
 
 AUTHORITY = simulated_authority().public_bytes(Encoding.PEM)
+IDENTITIES = {role: simulated_identity(NodeName(role)) for role in ("alice", "bob")}
 POLICIES = {"renyi": POLICY, "eat": EAT_POLICY}
 
 
@@ -80,3 +83,17 @@ def signed_anew(
         text, _ = words.write(SessionId("s"), BOB, account, end["statement"])
         ends[role] = json.loads(text)["ends"][role]
     return {"schema": document["schema"], "session": account, "ends": ends}
+
+
+def outcome_of(document: dict[str, Any], authority: bytes | None = AUTHORITY) -> Outcome:
+    return verify(json.dumps(document).encode(), authority)
+
+
+def failing(outcome: Outcome) -> dict[str, str]:
+    return {check.name: check.detail for check in outcome.checks if check.result == "fails"}
+
+
+def places_of(bound: str) -> list[tuple[str | int, ...]]:
+    """All leaves of a receipt; of the second kind those that the first has not."""
+    known = set(leaves(receipt("renyi"))) if bound != "renyi" else set()
+    return [place for place in leaves(receipt(bound)) if place not in known]

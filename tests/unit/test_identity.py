@@ -21,6 +21,7 @@ from bellhop.hal.operations import NodeName
 from bellhop.node.identity import CertifiedIdentity, PrivateKey, node_identity
 from bellhop.node.pki import Curve, init_authority, issue
 from bellhop.node.receipt_verifier import signatures
+from bellhop.node.receipt_verifier.reading import canonical, sha256
 from bellhop.node.tls import Party, PartyKind, read_credentials
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
@@ -190,6 +191,42 @@ def test_the_certificate_was_valid_when_it_signed() -> None:
     brief = made("root", key=ROOT.key, authority=True, days=1)
     told = objection(who, at_ns=NOW_NS + 2 * DAY_NS, authorities=(brief,))
     assert told is not None and told.startswith("the authority was not valid")
+
+
+def weak_key(kind: str) -> PrivateKey:
+    if kind == "a short modulus":
+        return rsa.generate_private_key(65_537, 1024)
+    return ec.generate_private_key(ec.SECP224R1())
+
+
+@pytest.mark.parametrize("kind", ["a short modulus", "a short curve"])
+@pytest.mark.parametrize("whose", ["the node's", "one in between", "the authority's"])
+def test_keys_that_can_be_found_sign_nothing(kind: str, whose: str) -> None:
+    weak = weak_key(kind)
+    root = made("root", key=weak if whose == "the authority's" else None, authority=True)
+    middle = made("middle", root, weak if whose == "one in between" else None, authority=True)
+    leaf = made("alice", middle, weak if whose == "the node's" else None, uri="bellhop:node:alice")
+    who = identity(leaf, middle)
+    assert objection(who, authorities=(root,)) == (
+        "a certificate's key or signature is of a kind that can be forged"
+    )
+    end = {
+        "statement": {"node": "alice", "role": "alice", "stored_ns": NOW_NS},
+        "certificates": [base64.b64encode(each).decode() for each in who.certificates],
+    }
+    said = {"parameters": {"alice": "alice"}}
+    digests = [sha256(each) for each in who.certificates]
+    content = {
+        "session_sha256": sha256(canonical(said)),
+        "statement": end["statement"],
+        "certificates_sha256": digests,
+    }
+    signature = who.sign(signatures.DOMAIN + canonical(content))
+    end["signature"] = base64.b64encode(signature).decode()
+    found = [*signatures.of_end(said, "alice", end)]
+    pem = root.certificate.public_bytes(serialization.Encoding.PEM)
+    found += signatures.of_authority(end, pem)
+    assert len(found) == 1 and "can be forged" in found[0]
 
 
 @pytest.mark.parametrize("certificates", [(), (b"",), (b"\x30\x03abc",), (der(ROOT.certificate),)])

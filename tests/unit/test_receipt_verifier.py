@@ -16,29 +16,30 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.receipts import AUTHORITY, at, leaves, receipt, signed_anew, with_leaf
+from tests.support.receipts import (
+    AUTHORITY,
+    IDENTITIES,
+    at,
+    failing,
+    leaves,
+    outcome_of,
+    places_of,
+    receipt,
+    signed_anew,
+    with_leaf,
+)
 
 import bellhop.node.receipt_verifier as verifier
 from bellhop.hal.operations import NodeName
 from bellhop.node.cli.main import main
-from bellhop.node.receipt_verifier import Outcome, Unreadable, formulas, verify
+from bellhop.node.receipt_verifier import Unreadable, formulas, verify
 from bellhop.node.sim.identities import simulated_identity
 from bellhop.stack.diqkd.bounds.design import FILTERED, RENYI, CertifiedDesign, Design
 from bellhop.stack.diqkd.bounds.eat import EatProblem, evaluate
 from bellhop.stack.diqkd.bounds.eat_choice import optimise
 from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound, Shown
-from bellhop.stack.diqkd.receipt import canonical
 
 FOLDER = Path(verifier.__file__).parent
-IDENTITIES = {role: simulated_identity(NodeName(role)) for role in ("alice", "bob")}
-
-
-def outcome_of(document: dict[str, Any], authority: bytes | None = AUTHORITY) -> Outcome:
-    return verify(json.dumps(document).encode(), authority)
-
-
-def failing(outcome: Outcome) -> dict[str, str]:
-    return {check.name: check.detail for check in outcome.checks if check.result == "fails"}
 
 
 # --- alone --------------------------------------------------------------------------------------
@@ -159,10 +160,11 @@ def test_a_receipt_of_a_session_holds(bound: str) -> None:
 
 def test_without_an_authority_it_says_that_the_certificates_are_unchecked() -> None:
     outcome = outcome_of(receipt(), authority=None)
-    assert outcome.exit_code == 0
+    assert outcome.exit_code == 3 and outcome.document()["holds"] is False
     unchecked = [check.name for check in outcome.checks if check.result == "not checked"]
     assert unchecked == ["certificate of alice", "certificate of bob"]
-    assert "anybody can make certificates" in verifier.report(outcome)
+    text = verifier.report(outcome)
+    assert "anybody can make certificates" in text and "WHO SIGNED THEM WAS NOT CHECKED" in text
 
 
 def test_what_no_receipt_shows_is_always_said() -> None:
@@ -186,12 +188,6 @@ def another(value: Any) -> Any:
         case str():
             return value[:-1] + ("A" if value[-1:] != "A" else "B")
     return "something"
-
-
-def places_of(bound: str) -> list[tuple[str | int, ...]]:
-    """All leaves of a receipt; of the second kind those that the first has not."""
-    known = set(leaves(receipt("renyi"))) if bound != "renyi" else set()
-    return [place for place in leaves(receipt(bound)) if place not in known]
 
 
 @pytest.mark.parametrize(("bound", "least"), [("renyi", 120), ("eat", 10)])
@@ -279,109 +275,14 @@ def test_another_nodes_certificate_is_refused() -> None:
         b'{"schema": 1e999}',
         b'{"schema": ' + b"9" * 30 + b"}",
         b'{"schema": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"schema": ' + b"[" * 985 + b"]" * 985 + b"}",
+        b'{"schema": ' + b"[" * 32 + b"]" * 32 + b"}",
         b" " * (1 << 20) + b"{}",
     ],
 )
 def test_what_is_no_receipt_is_unreadable(text: bytes) -> None:
     with pytest.raises(Unreadable):
         verify(text)
-
-
-# --- two liars: both ends sign what is not so ---------------------------------------------------
-
-Path_ = tuple[str, ...]
-
-LIES: dict[str, tuple[Path_, Callable[[Any], Any], str]] = {
-    "a longer key": (("key", "bound_bits"), lambda n: n + 8, "key: its length"),
-    "another purpose": (("parameters", "purpose"), lambda p: "calibration", "form"),
-    "another protocol": (("parameters", "protocol"), lambda p: "bellhop-diqkd/3", "form"),
-    "more tests than are drawn": (("run", "tests"), lambda n: n + 500, "run"),
-    "fewer losses": (("run", "losses"), lambda n: n - 1, "run"),
-    "a better S": (("run", "s"), lambda s: 2.8, "run"),
-    "less leak": (("leak", "syndrome"), lambda n: n - 64, "leak"),
-    "counts for nothing": (("leak", "counts"), lambda n: 0, "leak"),
-    "requests for nothing": (("leak", "requests"), lambda n: 0, "leak"),
-    "a leak that is not summed": (("leak", "total"), lambda n: n - 1, "leak"),
-    "a plan that is too small": (("leak", "planned"), lambda n: n - 64, "leak"),
-    "less device reuse": (("device_reuse", "published_bits"), lambda n: 0, "leak"),
-    "smaller errors": (("epsilon", "verification"), lambda e: e / 2, "epsilon"),
-    "fewer forgeries": (("epsilon", "forgery_tries"), lambda n: 1, "epsilon"),
-    "shorter messages": (("epsilon", "tagged_bytes_max"), lambda n: 16, "epsilon"),
-    "another soundness": (("epsilon", "soundness"), lambda e: e / 2, "epsilon"),
-    "more privacy error than there is": (("epsilon", "privacy"), lambda e: 0.95, "epsilon"),
-    "a greater net": (("key", "net_bits"), lambda n: n + 512, "key: where"),
-    "tags for nothing": (("key", "tag_bits_spent"), lambda n: 0, "key: where"),
-    "other parameters": (("parameters", "window"), lambda n: n + 1, "transcript"),
-    "another epsilon agreed": (("parameters", "epsilon"), lambda e: e / 2, "epsilon"),
-    "another digest": (("transcript", "sha256"), lambda d: "0" * 64, "transcript"),
-    "no assumptions": (("assumptions",), lambda a: [], "theorem"),
-    "refereed or not": (("theorem", "refereed"), lambda r: not r, "theorem"),
-}
-
-
-def lie(path: Path_, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
-    def told(said: dict[str, Any]) -> None:
-        holder = at(said, path[:-1])
-        holder[path[-1]] = change(holder[path[-1]])
-
-    return told
-
-
-@pytest.mark.parametrize("name", LIES)
-def test_figures_that_do_not_follow_fail_whoever_signs_them(name: str) -> None:
-    path, change, check = LIES[name]
-    found = failing(outcome_of(signed_anew(receipt(), lie(path, change), IDENTITIES)))
-    assert any(failed.startswith(check) for failed in found), found
-    assert not any(failed.startswith("signature") for failed in found), found
-
-
-def design_lie(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    """A design with other figures, told consistently: the length and the digests follow it."""
-
-    def told(said: dict[str, Any]) -> None:
-        certified = said["parameters"]["design"]
-        for name, value in changes.items():
-            (certified if name in certified else certified["design"])[name] = value
-        run, e = said["run"], said["epsilon"]
-        bits = formulas.renyi_bits(
-            certified, run["rounds"], run["tests"], run["losses"],
-            said["leak"]["total"], e["privacy"], filtered=False,
-        )  # fmt: skip
-        said["key"]["bound_bits"] = bits
-        transcript = said["transcript"]
-        transcript["parameters_sha256"] = verifier.reading.sha256(canonical(said["parameters"]))
-        del transcript["sha256"]
-        transcript["sha256"] = verifier.reading.sha256(canonical(transcript))
-
-    return told
-
-
-def test_a_kappa_above_what_a_known_strategy_allows_is_found() -> None:
-    kappa = receipt()["session"]["parameters"]["design"]["kappa"]
-    lied = signed_anew(receipt(), design_lie(kappa=kappa + 2e-5), IDENTITIES)
-    found = failing(outcome_of(lied))
-    assert "a known strategy allows at most" in found["key: its length by the theorem"]
-
-
-def test_a_design_that_no_theorem_takes_is_found() -> None:
-    for changes in ({"score_lose": 40.0}, {"alpha": 1.6}, {"adaptive": False}):
-        lied = signed_anew(receipt(), design_lie(**changes), IDENTITIES)
-        assert "key: its length by the theorem" in failing(outcome_of(lied)), changes
-
-
-@pytest.mark.parametrize("value", [1e300, -1e300, 5e-324, 0.0])
-@pytest.mark.parametrize("bound", ["renyi", "eat"])
-def test_numbers_of_any_size_are_refused_and_never_raise(bound: str, value: float) -> None:
-    document = receipt(bound)
-    tried = 0
-    for place in places_of(bound):
-        old = at(document, place)
-        if type(old) is float and old not in (0.0, value):
-            outcome = outcome_of(with_leaf(document, place, value))
-            signed = [c.name for c in outcome.checks if c.name.startswith("signature")]
-            assert len(signed) == 2 and len(failing(outcome)) > 2, "caught by more than signatures"
-            tried += 1
-    assert tried >= 5
 
 
 # --- the command --------------------------------------------------------------------------------

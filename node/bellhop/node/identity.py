@@ -24,6 +24,11 @@ CHAIN_BYTES_MAX = 6_000
 RSA_BITS_MAX = 8_192
 """So must a signature."""
 
+RSA_BITS_MIN = 2_048
+CURVE_BITS_MIN = 256
+DIGEST_BYTES_MIN = 32
+"""Of keys, and of the hash that a certificate was signed with: others can be forged."""
+
 PrivateKey = (
     ec.EllipticCurvePrivateKey
     | rsa.RSAPrivateKey
@@ -98,11 +103,11 @@ class CertifiedIdentity:
 def node_identity(credentials: Credentials) -> CertifiedIdentity:
     """The identity of a node's files.  ConfigError for a key that cannot sign receipts."""
     key = serialization.load_pem_private_key(credentials.key, None)
-    too_long = isinstance(key, rsa.RSAPrivateKey) and key.key_size > RSA_BITS_MAX
-    if not isinstance(key, PrivateKey) or too_long:
+    if not isinstance(key, PrivateKey) or not _serves(key):
         raise ConfigError(
             f"{credentials.key_file} is of a kind that signs no receipts: take an elliptic curve "
-            f"of NIST, Ed25519, Ed448 or RSA of at most {RSA_BITS_MAX} bits",
+            f"of NIST of {CURVE_BITS_MIN} bits or more, Ed25519, Ed448 or RSA of {RSA_BITS_MIN} to "
+            f"{RSA_BITS_MAX} bits",
             field="tls.key",
         )
     chain = x509.load_pem_x509_certificates(credentials.certificate)
@@ -114,6 +119,13 @@ def node_identity(credentials: Credentials) -> CertifiedIdentity:
             field="tls.certificate",
         )
     return identity
+
+
+def _serves(key: PrivateKey) -> bool:
+    """Whether signatures of the key are short enough, and nobody can forge them."""
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size > RSA_BITS_MAX:
+        return False
+    return _strong_key(key.public_key())
 
 
 def _chain_objection(
@@ -133,10 +145,21 @@ def _chain_objection(
     for below, (certificate, issuer) in enumerate(pairwise(chain)):
         if not _issued(certificate, issuer, below):
             return "the certificates do not follow from one another"
+    return _authority_objection(chain, authorities, at)
+
+
+def _authority_objection(
+    chain: Sequence[x509.Certificate],
+    authorities: Sequence[x509.Certificate],
+    at: datetime.datetime,
+) -> str | None:
+    """Why a chain whose links hold does not lead to an authority that was valid then, and safe."""
     below = len(chain) - 1
     roots = [root for root in authorities if _issued(chain[-1], root, below) or root == chain[-1]]
     if not roots:
         return "no authority of this node has issued the certificate"
+    if not all(map(_strong, chain)) or not any(_strong_key(root.public_key()) for root in roots):
+        return "a certificate's key or signature is of a kind that can be forged"
     if not any(_valid(certificate, at) for certificate in roots):
         return f"the authority was not valid on {at:%Y-%m-%d}"
     if not all(_valid(certificate, at) for certificate in chain):
@@ -153,6 +176,22 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate, below: int)
         return False
     allowed = limits.path_length is None or limits.path_length >= below
     return limits.ca and allowed and _usage_allows(issuer, "key_cert_sign")
+
+
+def _strong(certificate: x509.Certificate) -> bool:
+    """Whether nobody can find its key, nor make another for which its issuer's signature stands."""
+    digest = certificate.signature_hash_algorithm  # None: of Ed25519 and Ed448
+    long_enough = digest is None or digest.digest_size >= DIGEST_BYTES_MIN
+    return long_enough and _strong_key(certificate.public_key())
+
+
+def _strong_key(key: object) -> bool:
+    match key:
+        case rsa.RSAPublicKey():
+            return key.key_size >= RSA_BITS_MIN
+        case ec.EllipticCurvePublicKey():
+            return key.curve.key_size >= CURVE_BITS_MIN
+    return isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
 
 
 def _usage_allows(certificate: x509.Certificate, usage: str) -> bool:

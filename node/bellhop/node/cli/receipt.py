@@ -32,7 +32,7 @@ def verify_file(context: click.Context, file: Path, authority: Path | None, as_j
     """Compute again, from the receipt in FILE alone, the key's length and all that it follows from.
 
     Needs no node and no network. Exit code: 0 if everything holds, 1 if something does not, 2 if
-    FILE is no receipt, 3 if the signatures could not be checked here.
+    FILE is no receipt, 3 if it is not known who signed: no authority, or no means to check.
     """
     try:
         outcome = verify(file.read_bytes(), authority.read_bytes() if authority else None)

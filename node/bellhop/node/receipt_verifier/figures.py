@@ -5,10 +5,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import formulas
-from .form import EAT, FILTERED, STAGES
+from .form import EAT, FILTERED, RENYI, STAGES
 from .reading import canonical, sha256
 
 Recomputed = dict[str, int | float]
+
+SOURCES = {EAT: "2109.14600", RENYI: "2405.05912", FILTERED: "UNREFEREED"}
+"""What the name of a bound's theorem must hold: the paper's number, or that no referee read it."""
+
+TAG_BITS_MAX = 128
+"""A hash over GF(2^128) cannot be cut to more."""
+
+LUCK_BITS = 64
+"""So many bits fewer than an error pattern needs find it with a chance of 2^-64."""
 
 
 def run(said: dict[str, Any]) -> Iterator[str]:
@@ -40,6 +49,8 @@ def leak(said: dict[str, Any]) -> Iterator[str]:
     each = code["step_rows"] * code["lifting"]
     kinds = ("syndrome", "extra_syndrome", "requests", "verification", "counts")
     for name, holds in {
+        "code": code["rounds"] == p["rounds"],
+        "syndrome for so many errors": _enough(said["run"], leak),
         "steps": steps <= p["steps_max"] <= code["steps_max"],
         "syndrome": leak["syndrome"] == code["syndrome_bits"],
         "extra_syndrome": leak["extra_syndrome"] == steps * each,
@@ -54,17 +65,40 @@ def leak(said: dict[str, Any]) -> Iterator[str]:
             yield f"leak: {name} is not what follows from the rest"
 
 
+def _enough(run: dict[str, Any], leak: dict[str, Any]) -> bool:
+    """Whether what was said can have told one pattern of so many errors from all the others.
+
+    There are at least 2^(n h(k/n)) / (n + 1) patterns of k errors among n bits, and a decoder finds
+    at most one for each syndrome.  Errors in the places of its choice are no business of a device:
+    it does not know the code's; a twentieth less is let pass for those that come in bursts.
+    """
+    generation, tests = run["rounds"] - run["tests"], run["tests"]
+    needed = 0.95 * (
+        formulas.pattern_bits(generation, run["errors"])
+        + formulas.pattern_bits(tests, run["losses"])
+    )
+    said = leak["syndrome"] + leak["extra_syndrome"]
+    return bool(said + LUCK_BITS >= needed - 2 * run["rounds"].bit_length())
+
+
 def epsilon(said: dict[str, Any]) -> Iterator[str]:
     e, rounds = said["epsilon"], said["run"]["rounds"]
+    agreed = len(canonical(said["parameters"]))
     one = formulas.hash_error(e["tagged_bytes_max"], e["tag_bits"])
     secrecy = max(e["accumulation"], e["privacy"] + 2 * e["smoothing"])
     for name, holds in {
+        "tag_bits": 0 < e["tag_bits"] <= TAG_BITS_MAX and e["tag_bits"] % 8 == 0,
         "soundness": e["soundness"] == said["parameters"]["epsilon"] and 0 < e["soundness"] < 1,
         "verification": e["verification"] == formulas.hash_error(-(-rounds // 8), e["tag_bits"]),
         "forgery": e["forgery"] == e["forgery_tries"] * one,
         "tries": e["forgery_tries"] >= len(STAGES),
+        # The first two tags cover what was agreed, and a bit for each round.
         "tagged_bytes_max": all(
-            message["bytes"] <= e["tagged_bytes_max"] for message in said["transcript"]["messages"]
+            covered <= e["tagged_bytes_max"]
+            for covered in (
+                agreed + -(-rounds // 8),
+                *(message["bytes"] for message in said["transcript"]["messages"]),
+            )
         ),
         "privacy": e["privacy"] > 0 and min(e["accumulation"], e["smoothing"]) >= 0,
         "sum of the parts": secrecy + e["verification"] + e["forgery"]
@@ -81,6 +115,7 @@ def length(said: dict[str, Any], recomputed: Recomputed) -> Iterator[str]:
     try:
         if p["bound"] == EAT:
             hashes = e["verification"] + e["forgery"]
+            left = formulas.errors_left(p["epsilon"], hashes, e["privacy"])
             bits = formulas.eat_bits(design, run["rounds"], leak["planned"], p["epsilon"], hashes)
             allowed = formulas.losses_max(
                 run["rounds"], design["test_probability"], design["threshold"]
@@ -92,7 +127,11 @@ def length(said: dict[str, Any], recomputed: Recomputed) -> Iterator[str]:
                 yield f"the theorem gives {bits} bits, not the {design['key_bits']} agreed"
             if e["privacy"] != design["choice"]["privacy_error"]:
                 yield "the error of privacy amplification is not the one agreed"
+            if not all(map(math.isclose, left, (e["accumulation"], e["smoothing"]))):
+                yield "the errors of accumulation and smoothing are not those of the theorem"
         else:
+            if e["accumulation"] or e["smoothing"]:
+                yield "this theorem has no errors of accumulation and smoothing"
             yield from _kappa(design, p["bound"], recomputed)
             bits = formulas.renyi_bits(
                 design, run["rounds"], run["tests"], run["losses"], leak["total"], e["privacy"],
@@ -166,5 +205,7 @@ def transcript(said: dict[str, Any]) -> Iterator[str]:
 def theorem(said: dict[str, Any]) -> Iterator[str]:
     if said["theorem"]["refereed"] == (said["parameters"]["bound"] == FILTERED):
         yield "whether referees have read the theorem is told wrongly"
+    if SOURCES[said["parameters"]["bound"]] not in said["theorem"]["statement"]:
+        yield "the theorem that is named is not that of the bound"
     if not said["assumptions"] or not said["device_reuse"]["statement"]:
         yield "it names no assumptions"

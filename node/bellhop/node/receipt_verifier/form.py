@@ -12,6 +12,7 @@ PROTOCOL = "bellhop-diqkd/2"
 """Says which messages there are, and how long."""
 EAT, RENYI, FILTERED = "eat-2109.14600", "renyi-2405.05912", "renyi-filtered-unrefereed"
 ROLES = ("alice", "bob")
+CERTIFICATES_MAX = 8
 STAGES = {
     "transcript_a": "alice",
     "transcript_b": "bob",
@@ -109,13 +110,18 @@ def form(receipt: dict[str, Any]) -> Iterator[str]:
     yield from misshapen(parameters.get("code"), _CODE, "code", more=True)
     if (parameters["protocol"], parameters["purpose"]) != (PROTOCOL, "key"):
         yield f"the session is not one of {PROTOCOL} that makes a key"
+    if parameters["alice"] == parameters["bob"]:
+        yield "both ends are one node"
     if parameters["bound"] not in (EAT, RENYI, FILTERED):
         yield "the bound is none that is known here"
     yield from misshapen(parameters["design"], _DESIGNS[parameters["bound"] == EAT], "design")
     yield from misshapen(receipt["ends"], {"alice": object, "bob": object}, "ends")
     for role in ROLES:
-        if receipt["ends"][role] is not None:
-            yield from misshapen(receipt["ends"][role], _END, role)
+        end = receipt["ends"][role]
+        if end is not None:
+            yield from misshapen(end, _END, role)
+            if len(end["certificates"]) > CERTIFICATES_MAX:
+                yield f"{role} has more than {CERTIFICATES_MAX} certificates"
 
 
 def misshapen(value: Any, shape: Any, name: str, *, more: bool = False) -> Iterator[str]:

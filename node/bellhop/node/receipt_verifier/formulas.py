@@ -32,6 +32,15 @@ def count_bits(rounds: int) -> int:
     return 2 * rounds.bit_length()
 
 
+def pattern_bits(bits: int, errors: int) -> float:
+    """n h(k/n): of the logarithm of how many patterns of k errors n bits may have, all but the
+    logarithm of n + 1; infinite if there are none."""
+    if not 0 <= errors <= bits:
+        return math.inf
+    counts = (errors, bits - errors)
+    return math.fsum(count * math.log2(bits / count) for count in counts if count > 0)
+
+
 # --- Renyi entropy accumulation -------------------------------------------------------------------
 
 
@@ -136,6 +145,13 @@ def losses_max(rounds: int, test_probability: float, threshold: float) -> int:
     return math.floor(rounds * Fraction(test_probability) * (1 - Fraction(threshold)))
 
 
+def errors_left(epsilon: float, hashes: float, privacy: float) -> tuple[float, float]:
+    """eps_EA and eps_s: the theorem takes a maximum, so that both may have all that is left."""
+    with localcontext(EXACT):
+        accumulation = Decimal(epsilon) - Decimal(hashes)
+        return float(accumulation), float((accumulation - Decimal(privacy)) / 2)
+
+
 def eat_bits(
     design: Mapping[str, Any], rounds: int, leak: int, epsilon: float, hashes: float
 ) -> int:
@@ -153,6 +169,8 @@ def eat_bits(
         if not (0 < double_prime < 1 / _log2(Decimal(5)) and min(first, second, privacy) > 0):
             raise ValueError("the free parameters are outside what the theorem allows")
         gamma, slope = Decimal(design["test_probability"]), _eta_slope(t)
+        if not (0 < gamma < 1 and 0 <= Decimal(design["threshold"]) <= highest + Decimal("1e-12")):
+            raise ValueError("no device wins as often as the threshold demands")
         rare = -_log2(accumulation)
         each = slope * Decimal(design["threshold"]) + _least(slope, gamma, prime)
         each -= prime**2 * _third(slope, prime) + gamma + double_prime * _log2(Decimal(5)) ** 2

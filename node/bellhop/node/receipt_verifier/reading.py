@@ -6,6 +6,9 @@ import math
 from typing import Any
 
 BYTES_MAX = 1 << 20
+DEPTH_MAX = 32
+"""Objects within objects: far fewer than what would exhaust the stack of whoever writes them."""
+
 INTEGER_MAX = 1 << 63
 
 
@@ -29,7 +32,17 @@ def parse(content: bytes) -> dict[str, Any]:
         raise Unreadable(f"this is no JSON of a receipt: {error}") from None
     if not isinstance(read, dict):
         raise Unreadable("a receipt is one JSON object")
+    if not _shallow(read):
+        raise Unreadable(f"a receipt has at most {DEPTH_MAX} objects within one another")
     return read
+
+
+def _shallow(document: dict[str, Any]) -> bool:
+    level: list[Any] = [document]
+    for _ in range(DEPTH_MAX):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+    return not level
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

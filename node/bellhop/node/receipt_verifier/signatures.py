@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 DOMAIN = b" " * 64 + b"bellhop-receipt/2 endorsement\x00"
 """Comes before what is signed: no other use of the same key begins so."""
 
+RSA_BITS_MIN = 2_048
+CURVE_BITS_MIN = 256
+DIGEST_BYTES_MIN = 32
+"""Of the hash that a certificate was signed with; SHA-256 or longer."""
+
 
 def missing() -> str:
     """Why signatures cannot be checked on this machine; empty if they can."""
@@ -57,6 +62,8 @@ def _judged(said: dict[str, Any], named: str, end: dict[str, Any]) -> Iterator[s
     else:
         yield from _of_node(chain[0], named)
         yield from _linked(chain)
+        if not all(_strong_key(one) and _strong_digest(one) for one in chain):
+            yield "a certificate's key or signature is of a kind that can be forged"
         at = datetime.datetime.fromtimestamp(statement["stored_ns"] // 10**9, datetime.UTC)
         if any(not _valid(certificate, at) for certificate in chain):
             yield f"the certificate was not valid when it signed, {at:%Y-%m-%d %H:%M} UTC"
@@ -77,6 +84,8 @@ def of_authority(end: dict[str, Any], authority: bytes) -> Iterator[str]:
         return
     if not issuers:
         yield "the certificate is not one of this authority"
+    elif not any(map(_strong_key, issuers)):
+        yield "the authority's key is of a kind that can be forged"
     elif not any(_valid(root, at) for root in issuers):
         yield "the authority was not valid when the end signed"
 
@@ -87,7 +96,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
     from cryptography.exceptions import UnsupportedAlgorithm
 
     made_up = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-    return ValueError, TypeError, UnsupportedAlgorithm, *made_up
+    return ValueError, TypeError, OverflowError, OSError, UnsupportedAlgorithm, *made_up
 
 
 def _decoded(text: str) -> bytes:
@@ -163,6 +172,25 @@ def _issued(certificate: "Certificate", issuer: "Certificate", below: int) -> bo
         return False
     deep_enough = limits.path_length is None or limits.path_length >= below
     return limits.ca and deep_enough and _may(issuer, "key_cert_sign")
+
+
+def _strong_digest(certificate: "Certificate") -> bool:
+    """Whether nobody can make another certificate for which its issuer's signature stands."""
+    digest = certificate.signature_hash_algorithm  # None: of Ed25519 and Ed448
+    return digest is None or digest.digest_size >= DIGEST_BYTES_MIN
+
+
+def _strong_key(certificate: "Certificate") -> bool:
+    """Whether nobody can find its private key."""
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+    match certificate.public_key():
+        case rsa.RSAPublicKey() as key:
+            return key.key_size >= RSA_BITS_MIN
+        case ec.EllipticCurvePublicKey() as key:
+            return key.curve.key_size >= CURVE_BITS_MIN
+        case key:
+            return isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
 
 
 def _may(certificate: "Certificate", usage: str) -> bool:

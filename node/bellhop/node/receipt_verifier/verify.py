@@ -44,11 +44,10 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0: all holds; 1: something does not; 3: signatures could not be checked here."""
+        """0: all holds; 1: something does not; 3: it is not known who signed."""
         if any(check.result == FAILS for check in self.checks):
             return 1
-        unsigned = (c.name.startswith("signature") and c.result != HOLDS for c in self.checks)
-        return 3 if any(unsigned) else 0
+        return 3 if any(check.result == UNCHECKED for check in self.checks) else 0
 
     def document(self) -> dict[str, Any]:
         return {
@@ -128,7 +127,7 @@ def report(outcome: Outcome) -> str:
     verdicts = {
         0: "The receipt holds.",
         1: "THE RECEIPT DOES NOT HOLD.",
-        3: "The figures hold; the signatures were NOT CHECKED.",
+        3: "The figures hold; WHO SIGNED THEM WAS NOT CHECKED.",
     }
     return "\n".join(
         [
