@@ -5,11 +5,17 @@ import json
 from typing import Any
 
 import pytest
+from tests.support.distilling import Both
 from tests.support.receipts import receipt
 from tests.support.two_cores import ALICE, BOB, LINK, POLICY, ROUNDS, TwoCores
 
 from bellhop.stack.diqkd.parameters import decode_parameters, hash_error
-from bellhop.stack.diqkd.receipt import BLOCK_IDEALISATION, DEVICE_REUSE, canonical
+from bellhop.stack.diqkd.receipt import (
+    BLOCK_IDEALISATION,
+    DEVICE_REUSE,
+    canonical,
+    published_bits,
+)
 from bellhop.stack.messages import Stage, Tagged
 
 
@@ -68,6 +74,15 @@ def test_an_aborted_session_counts_as_use_of_the_device() -> None:
     device = read(block.receipt)["ends"]["alice"]["statement"]["device"]
     assert (device["sessions_before"], device["aborted_before"]) == (0, 1)
     assert device["published_bits_before"] >= 1, "that it aborted is one"
+
+
+def test_extra_syndrome_is_published_whether_a_verification_follows_or_not() -> None:
+    """Most of what an aborted session publishes it has said before its decoder gave up."""
+    both = Both(wanted=(2, 5))
+    both.run(until=Stage.VERIFICATION)
+    p = both.bob.record.parameters
+    assert not both.bob.record.done(Stage.VERIFICATION)
+    assert published_bits(both.bob.record) == 1 + p.code.leak_bits(5) + p.steps_max
 
 
 def test_a_receipt_says_what_was_seen() -> None:

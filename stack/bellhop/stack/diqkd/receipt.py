@@ -140,7 +140,8 @@ def published_bits(record: Record) -> int:
     p = record.parameters
     bits = 1
     if record.done(Stage.SYNDROME):
-        bits += p.code.leak_bits(stages.steps_given(record)) + p.steps_max
+        # As many steps as this end knows of: an abort may come before the verification says it.
+        bits += p.code.leak_bits(record.steps) + p.steps_max
     if record.done(Stage.VERIFICATION):
         # The counts are said with the decision, or in the reason of an abort.
         bits += VERIFICATION_TAG_BITS + p.count_bits
