@@ -48,7 +48,8 @@ NOT_SEEN = (
     "Memory: the theorem allows a device to remember all earlier rounds of this session. What it "
     "remembers of earlier sessions is not in the theorem: see device_reuse.",
     "Side channels: nothing about settings or outcomes leaves a laboratory by any way but the "
-    "messages counted here: no light towards the midpoint, no timing, no supply line.",
+    "messages counted here: no light towards the midpoint, no supply line, nor when a device "
+    "heralds, answers, fails or goes away.",
     "No Bell test sees a device that knew the settings in advance, or a laboratory that leaks: "
     "both look like honest ones. The generators passed the tests that each end's statement names.",
     "The tags keep out who has not the pools' keys; the signatures here are computational, and no "
