@@ -69,8 +69,8 @@ def _enough(run: dict[str, Any], leak: dict[str, Any]) -> bool:
     """Whether what was said can have told one pattern of so many errors from all the others.
 
     There are at least 2^(n h(k/n)) / (n + 1) patterns of k errors among n bits, and a decoder finds
-    at most one for each syndrome.  Errors in the places of its choice are no business of a device:
-    it does not know the code's; a twentieth less is let pass for those that come in bursts.
+    at most one for each syndrome.  Errors made for a code, which is public, could do with less: no
+    honest device makes them.  A twentieth less is let pass.
     """
     generation, tests = run["rounds"] - run["tests"], run["tests"]
     needed = 0.95 * (
