@@ -1,5 +1,6 @@
 """The Renyi bound for plans, against a global search over strategies and the older bound."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -68,7 +69,16 @@ def test_more_keys_from_the_rubidium_run_than_by_the_older_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [(1.0, 0.1, 1, 0, 0), (1.5, 0.1, 1, 0, 0), (1.1, 0.0, 1, 0, 0), (1.1, 0.1, 0, 0, 0)]
+    "wrong",
+    [
+        (1.0, 0.1, 1, 0, 0),
+        (1.5, 0.1, 1, 0, 0),
+        (1.1, 0.0, 1, 0, 0),
+        (1.1, 0.1, 0, 0, 0),
+        (1.1, 0.1, math.inf, 0, 0),
+        (1.1, 0.1, 1, -math.inf, 0),
+        (1.1, 0.1, 1, math.nan, 0),
+    ],
 )
 def test_designs_out_of_range_are_refused(wrong: tuple[float, float, float, float, float]) -> None:
     with pytest.raises(ValueError):

@@ -216,7 +216,7 @@ def prove(
         if attack is not None and attack.kappa < kappa:
             why = f"an attack leaves {attack.kappa:.8f} bits a round, less than {kappa:.8f}"
             return Proof(looked_at, known.size, depth, rounding, why, attack)
-        open_ = known.bounds(corners, width) + rounding > theta
+        open_ = ~(known.bounds(corners, width) + rounding <= theta)  # what is no number is open
         if not open_.any():
             return Proof(looked_at, known.size, depth, rounding)
         cells = _quarters(cells[open_], width)

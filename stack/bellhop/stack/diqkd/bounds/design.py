@@ -1,5 +1,6 @@
 """What is fixed before a run whose key is bounded by Renyi entropy accumulation."""
 
+import math
 from dataclasses import dataclass
 
 RENYI = "renyi-2405.05912"
@@ -31,6 +32,8 @@ class Design:
             raise ValueError("flip_probability is from 0 to 1/2")
         if not self.score_win > self.score_lose:
             raise ValueError("score_win is above score_lose")
+        if math.isinf(self.score_win) or math.isinf(self.score_lose):
+            raise ValueError("scores are finite")
 
     @property
     def drawable(self) -> bool:
