@@ -132,6 +132,8 @@ def test_people_read_it() -> None:
         ((*LINK, "--hours", "nan"), "--hours"),
         ((*LINK, "--hours", "0.001"), "--hours"),
         ((*LINK, "--hours", "5", "--key-bits", "5"), "--hours"),
+        ((*LINK, "--rounds", "5000", "--key-bits", "5"), "exclude"),
+        ((*LINK, "--rounds", "5000", "--hours", "5"), "exclude"),
         ((*LINK, "--key-bits", "999999999"), "--key-bits"),
         ((*LINK, "--rounds", "4000001"), "--rounds"),
         ((*LINK, "--rounds", "1000", "--epsilon", "1e-20"), "epsilon"),

@@ -98,6 +98,7 @@ def plan(
 
         check_picture("--plot", plot)
     wanted = Link(link.s, max(link.qber, QBER_MIN), bound, epsilon)
+    _check_lengths(rounds, key_bits, hours)
     sessions, session = _session(wanted, link, _rounds_of(rounds, preset), key_bits, hours)
     document = plan_document(link, session, sessions)
     if plot is not None:
@@ -172,6 +173,11 @@ def _check_figures(link: ExpectedLink) -> None:
 # The session
 
 
+def _check_lengths(*given: float | None) -> None:
+    asked = sum(length is not None for length in given)
+    require(asked <= 1, "--rounds", "and --key-bits and --hours exclude each other")
+
+
 def _rounds_of(rounds: int | None, preset: Any) -> int | None:
     """As given, or as the experiment's own run."""
     if rounds is None and preset is not None and preset.published.rounds is not None:
@@ -187,7 +193,6 @@ def _session(
     from bellhop.stack.diqkd.parameters import ROUNDS_MAX
     from bellhop.stack.diqkd.plan_search import run_for, sessions_within
 
-    require(key_bits is None or hours is None, "--hours", "and --key-bits exclude each other")
     if hours is not None:
         require(0.0 < hours < math.inf, "--hours", "is above 0")
         require(link.pairs_per_s is not None, "--rate", "is needed to fill --hours")
