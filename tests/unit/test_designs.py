@@ -10,7 +10,6 @@ from bellhop.stack.diqkd.bounds.certify import MARGIN, ROUNDING, certify, check
 from bellhop.stack.diqkd.bounds.design import FILTERED, RENYI, SCALE, Design
 from bellhop.stack.diqkd.bounds.designs import (
     best_design,
-    bound_of,
     certified_designs,
     design_named,
     entries_in,
@@ -19,6 +18,7 @@ from bellhop.stack.diqkd.bounds.designs import (
     shipped_entries,
 )
 from bellhop.stack.diqkd.bounds.expected import KAPPA, expected_shown, uncertified
+from bellhop.stack.diqkd.bounds.library import designed_bound
 from bellhop.stack.diqkd.bounds.optimise import optimise
 
 PROVED_HERE = (
@@ -78,7 +78,7 @@ def test_the_best_design_is_best_and_its_bits_are_those_of_the_bound() -> None:
         if one.bound == RENYI:
             assert expected_key_bits(one, rounds, s, qber) <= bits
     shown = expected_shown(best.design, rounds, s, qber, 1.06, bins=float(rounds) ** 2)
-    assert bound_of(best, 1e-10).key_bits(shown) == bits
+    assert designed_bound(best, 1e-10).key_bits(shown) == bits
     # The raw kappa gives 1e-5 bit a round more, 12 in all.
     assert 12 <= uncertified(RENYI, best.design, 1e-10).key_bits(shown) - bits <= 13
 

@@ -19,8 +19,8 @@ from bellhop.stack.diqkd.chances import (
     s_least,
     tail_probability,
 )
-from bellhop.stack.diqkd.parameters import KEY_BITS_MIN, ROUNDS_MAX, hash_error
-from bellhop.stack.diqkd.plan import SPENT_BITS, PlannedSession, plan, planned, shannon_bits
+from bellhop.stack.diqkd.parameters import KEY_BITS_MIN, ROUNDS_MAX, SPENT_BITS, hash_error
+from bellhop.stack.diqkd.plan import PlannedSession, plan, planned, shannon_bits
 from bellhop.stack.diqkd.plan_search import (
     NO_KEY_MAX,
     Link,

@@ -15,8 +15,8 @@ from bellhop.stack.diqkd.bounds.design import EAT, FILTERED
 from bellhop.stack.diqkd.bounds.key_basis import REFUSAL, random_basis_key_rate
 from bellhop.stack.diqkd.chances import losses_most, no_key_probability, s_least
 from bellhop.stack.diqkd.code import design_code
-from bellhop.stack.diqkd.parameters import hash_error
-from bellhop.stack.diqkd.plan import SPENT_BITS, PlannedSession, shannon_bits
+from bellhop.stack.diqkd.parameters import SPENT_BITS, hash_error
+from bellhop.stack.diqkd.plan import PlannedSession, shannon_bits
 from bellhop.stack.diqkd.plan_search import Link, first_key
 
 BLOCK_S = 60.0

@@ -1,17 +1,17 @@
 """What is fixed before the first round of a session, and the sums that follow from it."""
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 from bellhop.hal.operations import LinkName, NodeName, RequestId
 from bellhop.stack.diqkd.authenticate import forgery_probability
+from bellhop.stack.diqkd.bounds.asymptotic import flipped
 from bellhop.stack.diqkd.bounds.chsh import losses_max, winning_probability
-from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, RENYI, CertifiedDesign
+from bellhop.stack.diqkd.bounds.design import EAT, RENYI, SCALE, CertifiedDesign
 from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem
-from bellhop.stack.diqkd.bounds.library import Bound, EatBound, FilteredBound, RenyiBound, Shown
+from bellhop.stack.diqkd.bounds.library import Bound, EatBound, Shown, designed_bound
 from bellhop.stack.diqkd.code import CodeDesign, expected_leak_bits
 from bellhop.stack.diqkd.pool import FORGERIES_MAX
 from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS, undetected_error_probability
@@ -25,7 +25,7 @@ KEY = "key"
 CALIBRATION = "calibration"
 
 ROUNDS_MAX = 4_000_000
-TEST_SCALE = 1 << 16
+TEST_SCALE = SCALE
 """Test and flip probabilities are multiples of one over this: drawn exactly from whole words."""
 
 PARAMETERS_BYTES_MAX = 16_384
@@ -43,6 +43,7 @@ RANDOM_KEY_BASIS = (
 )
 
 Classes = tuple[tuple[float, float], tuple[float, float]]
+"""Share of the rounds, and error probability, of generation rounds and of test rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,7 @@ class Parameters:
     @property
     def error_rate(self) -> float:
         """Expected share of unequal key bits, once Alice has flipped hers."""
-        p, q = float(self.flip_probability), self.qber_design
-        return p + q - 2 * p * q
+        return flipped(self.qber_design, float(self.flip_probability))
 
     @property
     def request(self) -> RequestId:
@@ -152,8 +152,7 @@ class Parameters:
 
     @property
     def count_bits(self) -> int:
-        """What publishing the exact counts of losses and errors costs: log2 of their ranges."""
-        return 2 * math.ceil(math.log2(self.rounds + 1))
+        return count_bits(self.rounds)
 
     def leak_bits(self, steps: int) -> int:
         """All that is said about Alice's string: syndrome with these extra steps, the requests for
@@ -168,6 +167,12 @@ class Parameters:
     def encode(self) -> bytes:
         """Canonical JSON: what is proposed, tagged and stored."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+
+def count_bits(rounds: int) -> int:
+    """What publishing the exact counts of losses and errors costs: log2 of their ranges, each from
+    0 to `rounds`, rounded up."""
+    return 2 * rounds.bit_length()
 
 
 def hash_error(rounds: int) -> float:
@@ -203,8 +208,7 @@ def bound_of(parameters: Parameters) -> Bound:
     if isinstance(design, EatDesign):
         problem = problem_of(p.rounds, p.gamma, design.threshold, p.leak_bits_max, p.epsilon)
         return EatBound(problem, design.choice)
-    kind = FilteredBound if p.bound == FILTERED else RenyiBound
-    return kind(design, p.epsilon - hash_error(p.rounds))
+    return designed_bound(design, p.epsilon - hash_error(p.rounds))
 
 
 def key_bits_of(parameters: Parameters, tests: int, losses: int, steps: int) -> int:

@@ -4,27 +4,28 @@ Everything here is expectation for honest devices.  No security rests on it: a s
 key's length from what was announced, whatever was planned.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
-from bellhop.stack.diqkd.bounds.chsh import binary_entropy, winning_probability
-from bellhop.stack.diqkd.bounds.design import FILTERED, RENYI, CertifiedDesign
+from bellhop.stack.diqkd.bounds.asymptotic import flipped
+from bellhop.stack.diqkd.bounds.chsh import binary_entropy
+from bellhop.stack.diqkd.bounds.design import RENYI, CertifiedDesign
 from bellhop.stack.diqkd.bounds.designs import certified_designs
-from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound, Shown
+from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound, Shown, designed_bound
 from bellhop.stack.diqkd.code import STEPS_MAX, expected_leak_bits
-from bellhop.stack.diqkd.parameters import KEY_BITS_MIN, hash_error
+from bellhop.stack.diqkd.parameters import (
+    KEY_BITS_MIN,
+    SPENT_BITS,
+    Classes,
+    classes_of,
+    count_bits,
+    hash_error,
+)
 from bellhop.stack.diqkd.verify import VERIFICATION_TAG_BITS
-from bellhop.stack.keys.ledger import ID_KEY_BYTES, POOL_BYTES_A_BLOCK
-
-SPENT_BITS = 8 * (POOL_BYTES_A_BLOCK + ID_KEY_BYTES)
-"""What a session takes out of its own key: the tags it spent, and the key of its key ids."""
 
 EFFICIENCY = 1.06
 """Of a code, over Shannon's limit: to choose between designs, not to plan a key with."""
-
-Classes = tuple[tuple[float, float], ...]
-"""Share of the rounds, and error probability, of generation rounds and of test rounds."""
 
 SessionBound = RenyiBound | FilteredBound
 
@@ -103,10 +104,12 @@ def planned(
     syndrome_bits: Callable[[int, Classes], float] = expected_leak_bits,
 ) -> PlannedSession:
     """The session with this design; `syndrome_bits` says what a code of these classes says."""
-    classes = classes_of(certified, s, qber)
+    design = certified.design
+    errors = flipped(qber, design.flip_probability)
+    classes = classes_of(Fraction(design.test_probability), s, errors)
     syndrome = syndrome_bits(rounds, classes)
     leak = syndrome + announced_bits(rounds)
-    bound = bound_of(certified, epsilon - hash_error(rounds))
+    bound = designed_bound(certified, epsilon - hash_error(rounds))
     (_, _), (test, losing) = classes
     tests = round(test * rounds)
     losses = round(test * rounds * losing)
@@ -116,24 +119,10 @@ def planned(
     )
 
 
-def bound_of(certified: CertifiedDesign, epsilon_privacy: float) -> SessionBound:
-    """The bound that a design is certified for, with this error of privacy amplification."""
-    if certified.bound == FILTERED:
-        return FilteredBound(certified, epsilon_privacy)
-    return RenyiBound(certified, epsilon_privacy)
-
-
-def classes_of(certified: CertifiedDesign, s: float, qber: float) -> Classes:
-    """What the code is made for, Alice's flips included."""
-    test, flip = certified.design.test_probability, certified.design.flip_probability
-    errors = qber + flip - 2.0 * qber * flip
-    return ((1.0 - test, errors), (test, 1.0 - winning_probability(s)))
-
-
 def announced_bits(rounds: int) -> int:
     """What is said beside the syndrome: the requests for more of it, the verification tag, and two
     counts by their range."""
-    return STEPS_MAX + VERIFICATION_TAG_BITS + 2 * math.ceil(math.log2(rounds + 1))
+    return STEPS_MAX + VERIFICATION_TAG_BITS + count_bits(rounds)
 
 
 def shannon_bits(rounds: int, classes: Classes) -> float:

@@ -12,9 +12,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from bellhop.stack.diqkd.bounds.design import RENYI, SCALE, CertifiedDesign, Design
+from bellhop.stack.diqkd.bounds.design import SCALE, CertifiedDesign, Design
 from bellhop.stack.diqkd.bounds.expected import TAG_BITS, expected_shown
-from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound
+from bellhop.stack.diqkd.bounds.library import designed_bound
 
 FILE = "designs.json"
 
@@ -83,14 +83,7 @@ def expected_key_bits(
     shown = expected_shown(
         certified.design, rounds, s, qber, efficiency, TAG_BITS, bins=float(rounds) ** 2
     )
-    return bound_of(certified, epsilon).key_bits(shown)
-
-
-def bound_of(certified: CertifiedDesign, epsilon_privacy: float) -> RenyiBound | FilteredBound:
-    """The bound that a design is for."""
-    if certified.bound == RENYI:
-        return RenyiBound(certified, epsilon_privacy)
-    return FilteredBound(certified, epsilon_privacy)
+    return designed_bound(certified, epsilon).key_bits(shown)
 
 
 def read_design(entry: Mapping[str, Any]) -> CertifiedDesign:

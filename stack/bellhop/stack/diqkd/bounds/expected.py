@@ -11,7 +11,7 @@ from bellhop.stack.diqkd.bounds import filtered, renyi
 from bellhop.stack.diqkd.bounds.asymptotic import flipped
 from bellhop.stack.diqkd.bounds.chsh import binary_entropy, winning_probability
 from bellhop.stack.diqkd.bounds.design import FILTERED, RENYI, CertifiedDesign, Design
-from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound, Shown
+from bellhop.stack.diqkd.bounds.library import FilteredBound, RenyiBound, Shown, designed_bound
 
 TAG_BITS = 64
 BINS = 1024
@@ -57,6 +57,4 @@ def uncertified(
         raise ValueError(f"{bound} has no designs of this kind")
     kappa = KAPPA[bound](design, adaptive)
     certified = CertifiedDesign("uncertified", bound, design, adaptive, kappa, (0, 0.0, 0.0))
-    if bound == RENYI:
-        return RenyiBound(certified, epsilon_privacy)
-    return FilteredBound(certified, epsilon_privacy)
+    return designed_bound(certified, epsilon_privacy)

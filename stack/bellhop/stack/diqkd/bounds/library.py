@@ -286,6 +286,14 @@ class EatBound(_Named):
         return evaluate(problem, self.choice).key_bits
 
 
+def designed_bound(
+    certified: CertifiedDesign, epsilon_privacy: float
+) -> RenyiBound | FilteredBound:
+    """The bound that a design is for, with this error of privacy amplification."""
+    kind = FilteredBound if certified.bound == FILTERED else RenyiBound
+    return kind(certified, epsilon_privacy)
+
+
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
 """Logarithms of these decimals are correctly rounded by specification: two machines that hold the
 same doubles find the same number of bits, whatever their mathematical library."""
