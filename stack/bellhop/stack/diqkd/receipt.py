@@ -41,7 +41,10 @@ STATEMENT_BYTES_MAX = 6_000
 
 BLOCK_IDEALISATION = (
     "Rounds were measured in blocks: the settings of a block were drawn together and shown to the "
-    "device one round at a time, each after the answer to the one before, by the memory service."
+    "device one round at a time, each after the answer to the one before, by the memory service. "
+    "All tests of a block are announced before Bob's device answers the first of its rounds, and "
+    "those of the window's later blocks may be; of rounds to come it must learn nothing, as in the "
+    "theorem they are not drawn yet."
 )
 
 NOT_SEEN = (
