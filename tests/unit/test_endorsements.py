@@ -1,6 +1,5 @@
 """The peer's word on a receipt: it completes it, or keeps the keys held back."""
 
-import functools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -142,15 +141,21 @@ def test_nonsense_is_refused(told: bytes, reason: str) -> None:
     assert not two.keys(ALICE) and two.store[ALICE].held
 
 
-@functools.cache
-def words_and_told() -> tuple[Endorsements, BlockStored]:
+Told = tuple[Endorsements, BlockStored]
+
+
+@pytest.fixture(scope="module")
+def told_to_alice() -> Told:
+    """Made once, and outside of what Hypothesis takes the time of."""
     two, genuine = about_to_confirm()
     return two.core[ALICE]._desk._endorsements, genuine
 
 
 @given(data=st.data())
-def test_whatever_is_changed_in_a_word_it_is_refused(data: st.DataObject) -> None:
-    words, genuine = words_and_told()
+def test_whatever_is_changed_in_a_word_it_is_refused(
+    told_to_alice: Told, data: st.DataObject
+) -> None:
+    words, genuine = told_to_alice
     assert words.objection(genuine.session, BOB, genuine.endorsement) is None
     changed = bytearray(genuine.endorsement)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -160,8 +165,8 @@ def test_whatever_is_changed_in_a_word_it_is_refused(data: st.DataObject) -> Non
 
 
 @given(told=st.binary() | st.text().map(str.encode))
-def test_no_bytes_raise(told: bytes) -> None:
-    words, genuine = words_and_told()
+def test_no_bytes_raise(told_to_alice: Told, told: bytes) -> None:
+    words, genuine = told_to_alice
     assert words.objection(genuine.session, BOB, told) is not None
 
 
