@@ -64,6 +64,10 @@ class Answer:
         return self.status, self.body["message"]
 
 
+MOST_A_REQUEST = 128
+"""Keys that one request may ask for, by default."""
+
+
 @dataclass
 class Desk:
     """Applications at the two running KMEs."""
@@ -136,7 +140,7 @@ def test_status_is_that_of_the_store(desk: Desk) -> None:
             "key_size": SLOT_BITS,
             "stored_key_count": free,
             "max_key_count": 100_000,
-            "max_key_per_request": 128,
+            "max_key_per_request": MOST_A_REQUEST,
             "max_key_size": 1024,
             "min_key_size": 64,
             "max_SAE_ID_count": 0,
@@ -343,6 +347,8 @@ def test_a_file_is_sealed_here_and_opened_there(desk: Desk, tmp_path: Path) -> N
 
 def test_the_count_in_status_is_what_can_be_had(desk: Desk) -> None:
     for node, own, other in (("alice", SAE_A, SAE_B), ("bob", SAE_B, SAE_A)):
+        while desk.stored(node) >= MOST_A_REQUEST:
+            desk.take(own, other, node=node, number=MOST_A_REQUEST - 1)
         count = desk.stored(node)
         refused = desk.take(own, other, node=node, number=count + 1)
         assert refused.refusal == (503, "not enough keys at the moment")
