@@ -107,6 +107,14 @@ def test_bad_input_names_its_option(option: str, text: str) -> None:
     assert f"--{option.replace('_', '-')}" in result.output.splitlines()[-1]
 
 
+def test_announced_values_may_be_as_many_as_two_exact_counts_have() -> None:
+    design = ["--design", "1.001,0.10,16,-65,0"]
+    few, many = (renyi(*design, *RUN, "--bins", str(bins)) for bins in (1, (10**12 + 1) ** 2))
+    assert few["key_bits"] - many["key_bits"] in (79, 80)
+    told = CliRunner().invoke(keyrate, ["--help"]).output
+    assert "x>=1]" in told and "107150860" not in told, "limits are for people to read"
+
+
 @pytest.mark.parametrize("option", ["--rounds", "--gamma", "--s", "--qber"])
 def test_a_missing_option_is_named(option: str) -> None:
     arguments = [word for pair in OXFORD.items() if pair[0] != option for word in pair]

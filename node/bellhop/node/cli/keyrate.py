@@ -124,7 +124,7 @@ def _within(
 )
 @click.option(
     "--bins",
-    type=click.IntRange(1, 1 << 1000),
+    type=click.IntRange(min=1),
     default=BINS,
     show_default=True,
     help="How many values the announced counts could have taken.",
