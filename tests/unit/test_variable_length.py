@@ -102,7 +102,8 @@ def test_finer_announcements_lower_the_sum_and_coarser_pay_for_what_they_join() 
 def test_a_key_beside_its_syndrome_is_as_far_from_ideal_as_its_leak_allows(
     alpha: float, leak: int
 ) -> None:
-    """Its lowest bits are public, the key is hashed from all of it; alpha = 2 shows an unpaid leak."""
+    """A string's lowest bits are public, its key is hashed from all of it.  At alpha = 2 the bound
+    is close enough that a leak which is not paid would show."""
     generator = np.random.default_rng(4)
     for _ in range(4):
         rho = states(generator, 1)[0]
