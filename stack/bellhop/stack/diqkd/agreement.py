@@ -62,12 +62,16 @@ def _ranges(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
         (0 < p.window <= 16, "the window is 1 to 16 blocks"),
         (TEST_SCALE % gamma.denominator == 0, "the test probability is no multiple of 2**-16"),
         (TEST_SCALE % flips.denominator == 0, "the flip probability is no multiple of 2**-16"),
-        (2 < p.s_design <= 2.8284272, "S of the design lies outside (2, 2.83)"),
+        (
+            2 < p.s_design <= 2.8284272,
+            "S of the design lies outside (2, 2.83): no key comes of it; realign the link,"
+            " calibrate it, plan with what it shows",
+        ),
         (0 < p.epsilon <= policy.epsilon, f"epsilon is above {policy.epsilon:g}, the most here"),
         (p.epsilon > hash_error(rounds), "epsilon is below that of the tags"),
         (
             QBER_MIN <= p.qber_design < 0.5,
-            f"the design's error rate lies outside [{QBER_MIN}, 0.5)",
+            f"the design's error rate lies outside [{QBER_MIN}, 0.5): plan with what the link has",
         ),
         (0 <= p.code.seed < 1 << 32, "the code's seed is no 32-bit number"),
     )
