@@ -5,12 +5,21 @@ from dataclasses import replace
 
 import pytest
 from tests.support.cores import ALICE, BOB, OTHER, SESSION, facts_of, kinds, told
-from tests.support.distilling import Both, OneEnd, P, extra_of, reasons, restarted, stores
+from tests.support.distilling import (
+    NOW_NS,
+    Both,
+    OneEnd,
+    P,
+    extra_of,
+    reasons,
+    restarted,
+    stores,
+)
 
 from bellhop.hal.operations import NodeName
 from bellhop.stack.core import Action, Compute, Persist, Tell
 from bellhop.stack.diqkd.distil import STEPS_DIFFER
-from bellhop.stack.diqkd.jobs import EncodeExtra, ExtraEncoded, ExtraWanted
+from bellhop.stack.diqkd.jobs import Decode, EncodeExtra, ExtraEncoded, ExtraWanted, Received
 from bellhop.stack.diqkd.parameters import key_bits_of
 from bellhop.stack.diqkd.stages import ORDER, read_verification, steps_given, transcript_hash
 from bellhop.stack.messages import Decoded, Stage, SyndromeExtra, SyndromeWanted, Tagged
@@ -274,6 +283,69 @@ def test_ends_that_hold_different_steps_end_without_a_key() -> None:
     assert reasons(both.bob.hear(message)) == ["steps_differ"]
     assert both.bob.distilling.failure == f"reconciliation failed: {STEPS_DIFFER}"
     assert both.bob.pool.forgeries == 0
+
+
+def bob_heard_a_forged_decoded(wanted: tuple[int, ...]) -> tuple[Both, Tagged]:
+    """Somebody who broke the channel but no tag makes Alice say her verification early."""
+    both = after_syndrome(wanted)
+    asks = told(both.bob.hear(both.last(Stage.SYNDROME)))
+    assert asks == [asked(wanted[0])], "held back"
+    (message,) = told(both.alice.hear(Decoded(SESSION)))
+    assert isinstance(message, Tagged) and read_verification(message.body)[0] == 0
+    return both, message
+
+
+def test_a_verification_while_bob_waits_for_steps_is_not_taken() -> None:
+    """Its hash key is known then, and the steps that he waits for have no tag yet."""
+    both, message = bob_heard_a_forged_decoded((3,))
+    seen = both.bob.pool.masks_left_incoming
+    assert reasons(both.bob.hear(message)) == ["steps_differ"]
+    assert both.bob.distilling.failure == f"reconciliation failed: {STEPS_DIFFER}"
+    assert Stage.VERIFICATION not in both.bob.record.heard
+    assert both.bob.pool.masks_left_incoming == seen and both.bob.pool.forgeries == 0
+
+
+def decodes(end: OneEnd) -> list[Received]:
+    orders = [a.work for a in end.actions if isinstance(a, Compute)]
+    return [work.received for work in orders if isinstance(work, Decode)]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_nothing_is_given_to_a_bob_who_has_the_verification(again: bool) -> None:
+    """Nor after a restart: he decodes what he had then."""
+    both = Both()
+    talk(both, until=Stage.VERIFICATION)
+    bob = both.bob = restarted(both.bob)
+    bob.facts |= {f.name: f.payload for f in facts_of(bob.actions)}
+    (order,) = [a for a in bob.distilling.advance(NOW_NS) if isinstance(a, Compute)]
+    bob.note(bob.do(bob.distilling.hear_tagged(NOW_NS, both.last(Stage.VERIFICATION))))
+    if again:
+        bob = restarted(bob)
+    assert Stage.VERIFICATION in bob.record.heard and bob.record.corrected is None
+    for steps in (1, 3, P.steps_max):
+        assert reasons(bob.hear(given(steps))) == ["extra_syndrome_too_late"]
+    assert bob.record.steps == 0 and bob.record.extra == b""
+    done = bob.advance() if again else bob.note(bob.do(finished(bob, order)))
+    assert [m.stage for m in told(done) if isinstance(m, Tagged)] == [Stage.DECISION]
+    assert all((one.steps, one.extra) == (0, b"") for one in decodes(bob)) and decodes(bob)
+
+
+def finished(end: OneEnd, order: Compute) -> list[Action]:
+    return end.distilling.computed(NOW_NS, order.job, end.work(order))
+
+
+def test_steps_that_an_earlier_version_took_too_late_make_no_key() -> None:
+    both = Both()
+    talk(both, until=Stage.VERIFICATION)
+    bob = restarted(both.bob)
+    bob.distilling.advance(NOW_NS)  # the decoder is at work
+    bob.do(bob.distilling.hear_tagged(NOW_NS, both.last(Stage.VERIFICATION)))
+    fact = bob.record.give(3, extra_of(P, 3))
+    bob.facts[fact.name] = fact.payload
+    bob = restarted(bob)
+    assert bob.record.steps == 3
+    assert told(bob.advance()) == []
+    assert bob.distilling.failure == f"reconciliation failed: {STEPS_DIFFER}"
 
 
 def test_a_decoder_that_wants_more_after_the_verification_gives_up() -> None:

@@ -120,10 +120,7 @@ class Distilling:
             return self._hear_again(message)
         if objection := self._objection(message):
             return [Refuse(record.peer, *objection)]
-        if (
-            stage is Stage.VERIFICATION
-            and stages.read_verification(message.body)[0] != record.steps
-        ):
+        if stage is Stage.VERIFICATION and self._verification_differs(message):
             self.failure = f"reconciliation failed: {STEPS_DIFFER}"
             return [Refuse(record.peer, "steps_differ", stage.value)]
         if why := self._tag_objection(message):
@@ -134,6 +131,12 @@ class Distilling:
         facts = (record.hear(message), self._pool.saw(message.batch, message.number))
         note = Note("stage_heard", {"session": record.session, "stage": stage.value})
         return [Persist(facts), note, *self.advance(now_ns)]
+
+    def _verification_differs(self, message: Tagged) -> bool:
+        """Whether it is not about the string that the decoder had, or is to have: nobody may choose
+        what Bob decodes once the key of the hash is known."""
+        said = stages.read_verification(message.body)[0]
+        return said != self._record.steps or self._reconciling.waits_for_steps
 
     def _hear_again(self, message: Tagged) -> list[Action]:
         """A repetition is passed over; so is what came early: it is told again when it is due."""
@@ -223,11 +226,13 @@ class Distilling:
         return stages.verification_body(self._record.steps, key, tag)
 
     def _decision(self) -> bytes | list[Action]:
-        corrected = self._reconciling.corrected
+        record, corrected = self._record, self._reconciling.corrected
+        steps, key, tag = stages.read_verification(record.heard[Stage.VERIFICATION].body)
+        if steps != record.steps:  # stored by a version that took steps after the verification
+            self.failure = f"reconciliation failed: {STEPS_DIFFER}"
+            return []
         if corrected is None:
             return self._reconciling.decode()
-        record = self._record
-        _, key, tag = stages.read_verification(record.heard[Stage.VERIFICATION].body)
         if not strings_agree(key, pack(corrected.bits), tag):
             self.failure = f"verification failed: {STRINGS_DIFFER}"
             return []

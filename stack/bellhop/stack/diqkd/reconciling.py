@@ -7,7 +7,8 @@ Rules
      whoever asks for no more than that.
   3. There are at most `Parameters.steps_max` steps: whoever asks for more is refused, and a decoder
      that needs more gives up.  So the requests say at most a bit a step, which is paid.
-  4. Nothing is given once the verification is said: its tag covers what was.
+  4. Nothing is given once the verification is said, nothing taken once it is heard: its tag covers
+     what was, and what Bob decodes must be fixed before anybody knows the key of its hash.
 """
 
 from collections.abc import Callable
@@ -82,6 +83,11 @@ class Reconciling:
         bits = flip_bob(record.outcomes, record.patterns)
         return expected_of_alice(bits, record.tests, inputs, record.settings)
 
+    @property
+    def waits_for_steps(self) -> bool:
+        """Whether Bob has asked for steps that he has not."""
+        return self._wanted > self._record.steps
+
     # --- what is due ------------------------------------------------------------------------------
 
     def syndrome(self) -> Encoded | list[Action]:
@@ -139,7 +145,7 @@ class Reconciling:
         record, steps = self._record, message.steps
         if why := self._extra_objection(message):
             return [Refuse(record.peer, why, f"{steps} steps")]
-        if self._wanted <= record.steps or steps < self._wanted:
+        if not self.waits_for_steps or steps < self._wanted:
             return []  # a repetition, or nobody asked
         note = Note("extra_syndrome_heard", {"session": record.session, "steps": steps})
         return [Persist((record.give(steps, message.bits),)), note]
@@ -156,7 +162,10 @@ class Reconciling:
             return "extra_syndrome_length"
         known = unpack(record.extra, extra_bits(record, record.steps))
         both = min(len(bits), len(known))
-        return None if (bits[:both] == known[:both]).all() else "extra_syndrome_changed"
+        if (bits[:both] != known[:both]).any():
+            return "extra_syndrome_changed"
+        late = steps > record.steps and Stage.VERIFICATION in record.heard
+        return "extra_syndrome_too_late" if late else None
 
     # --- results ----------------------------------------------------------------------------------
 
