@@ -98,7 +98,7 @@ LINKS = (
         2.677,
         0.0144,
         0.44,
-        "0.0638 (95,884 bits; arXiv:2109.14600), with its threshold, code and gamma = 13/256",
+        "0.0639 (95,884 bits; arXiv:2109.14600), with its threshold, code and gamma = 13/256",
         "n, observed S, observed Q",
         IDEAL,
     ),
