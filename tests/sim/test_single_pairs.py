@@ -47,7 +47,7 @@ def _short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def scenario() -> Scenario:
     small = read_scenario(SMALL)
-    return replace(small, policy=replace(small.policy, block_rounds=1))
+    return replace(small, policy=replace(small.policy, block_rounds=1, accept_losing_sessions=True))
 
 
 class Run:

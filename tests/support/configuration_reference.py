@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bellhop.node import config
+from bellhop.node import config, config_diqkd
 from bellhop.node.config_values import Nanoseconds
 
 REFERENCE = Path("docs/configuration.md")
@@ -21,7 +21,7 @@ A field that the program does not know is refused, and an error names the field 
 * Paths are relative to the folder of the file.
 * `required` fields must be given; `-` has no default of its own, and its text says what then holds.
 
-This page is made from `node/bellhop/node/config.py`:
+This page is made from `node/bellhop/node/config.py` and `config_diqkd.py`:
 `python -m tests.support.configuration_reference`.
 """
 
@@ -49,7 +49,7 @@ def entries(struct: ast.ClassDef) -> Iterator[Entry]:
 
 def shown(default: ast.expr) -> str:
     """A default as one would write it into the file."""
-    value = eval(ast.unparse(default), vars(config))
+    value = eval(ast.unparse(default), vars(config) | vars(config_diqkd))
     if value is None:
         return "-"
     if isinstance(value, Nanoseconds):
@@ -59,9 +59,9 @@ def shown(default: ast.expr) -> str:
     return f"`{value}`" if isinstance(value, (int, float)) else f'`"{value}"`'
 
 
-def sections(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef]]:
+def sections(lines: list[ast.stmt]) -> Iterator[tuple[str, ast.ClassDef]]:
     """The sections in the order of the file, headed as in the file."""
-    structs = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    structs = {node.name: node for node in lines if isinstance(node, ast.ClassDef)}
     for entry in entries(structs["NodeConfig"]):
         name = next(name for name in structs if name in entry.kind and name != "Section")
         yield (f"[[{entry.name}]]" if "tuple" in entry.kind else f"[{entry.name}]"), structs[name]
@@ -70,7 +70,8 @@ def sections(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef]]:
 def reference() -> str:
     """The whole page.  Every field must have its text."""
     parts = [_HEAD]
-    for heading, struct in sections(ast.parse(inspect.getsource(config))):
+    trees = (ast.parse(inspect.getsource(module)) for module in (config_diqkd, config))
+    for heading, struct in sections([line for tree in trees for line in tree.body]):
         parts.append(f"\n## `{heading}`\n\n{ast.get_docstring(struct)}\n\n")
         parts.append("| field | default | meaning |\n|---|---|---|\n")
         for entry in entries(struct):

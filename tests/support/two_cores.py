@@ -69,7 +69,7 @@ POLICY = SessionPolicy(
 EAT_POLICY = replace(POLICY, bound=EAT, test_probability=Fraction(3, 32), deviations=2.0)
 """By the theorem of fixed length and threshold."""
 
-NOISY_POLICY = replace(POLICY, s_design=2.5, qber_design=0.08)
+NOISY_POLICY = replace(POLICY, s_design=2.5, qber_design=0.08, accept_losing_sessions=True)
 """For a link so bad that Alice flips key bits (noisy preprocessing); no key is expected of it."""
 
 IDEAL = Path(__file__).parents[1] / "scenarios" / "ideal.toml"

@@ -21,6 +21,7 @@ from bellhop.stack.diqkd.parameters import (
     problem_of,
 )
 from bellhop.stack.ids import SessionId
+from bellhop.stack.messages import REASON_CHARACTERS_MAX
 
 OXFORD = SessionPolicy(s_design=2.677, qber_design=0.0144)
 ROUNDS = 1_500_000
@@ -124,8 +125,26 @@ def test_a_session_that_would_lose_is_not_started_unless_told() -> None:
         "not started unless told: it would spend 768 bits, and no key is expected of the 1024 bits"
         " wanted: take more rounds, a better link, or --even-at-a-loss"
     )
-    assert objections(replace(losing, even_at_a_loss=True), policy) is None
+    willing = replace(policy, accept_losing_sessions=True)
+    assert objections(replace(losing, even_at_a_loss=True), willing) is None
     assert planned(policy, 100_000, even_at_a_loss=True).even_at_a_loss
+
+
+def test_a_loss_is_agreed_to_by_each_node_for_itself() -> None:
+    policy = replace(OXFORD, s_design=2.3, qber_design=0.06)
+    losing = replace(planned(policy, 100_000), even_at_a_loss=True)
+    why = objections(losing, policy)
+    assert why is not None and why.startswith("it would spend 768 bits, and no key is expected")
+    assert "the other agrees if its configuration has diqkd.accept_losing_sessions = true" in why
+    assert len("declined by " + "n" * 40 + ": " + why) <= REASON_CHARACTERS_MAX
+    willing = replace(policy, accept_losing_sessions=True)
+    assert objections(losing, willing) is None
+    assert objections(replace(losing, even_at_a_loss=False), willing) is not None
+    gaining = planned(OXFORD)
+    net = expected_key_bits(gaining) - 768
+    asked = replace(gaining, even_at_a_loss=True)
+    assert objections(asked, replace(OXFORD, net_bits_min=net)) is None
+    assert objections(asked, replace(OXFORD, net_bits_min=net + 1)) is not None
 
 
 def test_the_least_gain_is_each_nodes_own() -> None:

@@ -14,7 +14,7 @@ from bellhop.hal.preset import load_preset
 from bellhop.node.cli.main import main
 from bellhop.node.cli.plan import duration
 from bellhop.node.cli.plan_plots import PUBLISHED, plan_figure
-from bellhop.node.config import DiqkdSection
+from bellhop.node.config_diqkd import DiqkdSection
 from bellhop.node.planning import block, expected_of
 from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, RENYI
 from bellhop.stack.diqkd.plan import PlannedSession, plan

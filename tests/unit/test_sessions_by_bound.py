@@ -102,6 +102,17 @@ def test_a_session_that_would_lose_is_not_started_unless_told() -> None:
     assert not told(two, Tagged) and two.core[ALICE].idle and two.core[BOB].idle
 
 
+def test_a_loss_is_agreed_to_by_both_nodes_or_none() -> None:
+    two = TwoCores(4, policy=replace(NOISY_POLICY, accept_losing_sessions=False))
+    two.meet()
+    two.ask(ALICE, even_at_a_loss=True)
+    two.settle()
+    end = answer(two)
+    assert end["outcome"] == "refused" and end["reason"].startswith("declined by bob: it would")
+    assert "accept_losing_sessions = true" in end["reason"]
+    assert not told(two, Tagged) and two.core[ALICE].idle and two.core[BOB].idle
+
+
 def test_more_errors_than_planned_cost_more_syndrome_and_no_session() -> None:
     policy = replace(POLICY, s_design=2.7, qber_design=0.01)
     few, many = (run(policy, flawed(white=noise)) for noise in (0.02, 0.026))

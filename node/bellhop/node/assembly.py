@@ -45,6 +45,7 @@ def node_core(config: NodeConfig, restored: Restored, rng: Rng, identity: Identi
         bound=diqkd.bound,
         allow_unrefereed=diqkd.allow_unrefereed,
         net_bits_min=diqkd.net_bits_min,
+        accept_losing_sessions=diqkd.accept_losing_sessions,
         test_probability=diqkd.test_probability,
         s_design=diqkd.s_design,
         qber_design=diqkd.qber_design,
@@ -53,6 +54,7 @@ def node_core(config: NodeConfig, restored: Restored, rng: Rng, identity: Identi
         epsilon=diqkd.epsilon,
         block_rounds=diqkd.block_rounds,
         stall_ns=diqkd.stall,
+        pause_limit_ns=diqkd.pause_limit,
         pair_ns=diqkd.pair,
     )
     peers = tuple(NodeName(peer.name) for peer in config.peer)

@@ -31,6 +31,7 @@ CORE_REFUSALS = (
     "extra_syndrome_beyond_the_design",
     "extra_syndrome_changed",
     "extra_syndrome_length",
+    "extra_syndrome_too_late",
     "extra_syndrome_unexpected",
     "link_block",
     "link_digest",

@@ -46,7 +46,8 @@ def diqkd() -> None:
 @click.option(
     "--even-at-a-loss",
     is_flag=True,
-    help="Run it though it is not expected to gain what the configuration wants of a session.",
+    help="Run it though it is not expected to gain what the configuration wants of a session. The"
+    " peer agrees if diqkd.accept_losing_sessions = true there.",
 )
 @json_option
 @click.pass_context

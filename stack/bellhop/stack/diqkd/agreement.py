@@ -125,15 +125,23 @@ def _certified(p: Parameters, design: CertifiedDesign) -> str | None:
 
 
 def _gain_objection(p: Parameters, policy: SessionPolicy) -> str | None:
-    """A session that is expected to net less than it should is not started unless told."""
-    if p.even_at_a_loss:
+    """A session that is expected to net less than it should is not started unless told, at this
+    node: what the proposer's operator wants is no word of ours."""
+    if p.even_at_a_loss and policy.accept_losing_sessions:
         return None
     expected = expected_key_bits(p)
     least = max(KEY_BITS_MIN, SPENT_BITS + policy.net_bits_min)
     if expected >= least:
         return None
     gained = f"a key of {expected}" if expected > 0 else "no key"
+    promised = (
+        f"it would spend {SPENT_BITS} bits, and {gained} is expected of the {least} bits wanted"
+    )
+    if p.even_at_a_loss:
+        return (
+            f"{promised}: --even-at-a-loss speaks for one node, the other agrees if its"
+            " configuration has diqkd.accept_losing_sessions = true"
+        )
     return (
-        f"not started unless told: it would spend {SPENT_BITS} bits, and {gained} is expected of"
-        f" the {least} bits wanted: take more rounds, a better link, or --even-at-a-loss"
+        f"not started unless told: {promised}: take more rounds, a better link, or --even-at-a-loss"
     )

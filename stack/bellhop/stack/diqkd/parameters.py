@@ -60,12 +60,14 @@ class SessionPolicy:
     deviations: float = 3.0
     epsilon: float = 1e-10
     net_bits_min: int = 0
+    accept_losing_sessions: bool = False
     allow_unrefereed: bool = False
     plan_from_calibration: bool = False
     block_rounds: int = 4_096
     window: int = 3
     retry_ns: int = 2_000_000_000
     stall_ns: int = 600_000_000_000
+    pause_limit_ns: int = 604_800_000_000_000
     pair_ns: int = 10_000_000_000
 
 

@@ -219,7 +219,8 @@ class Proposals:
         desk = self._desk
         if not isinstance(planned, Parameters):
             return desk.answer(peer, "refused", str(planned))
-        if why := _objections(planned, desk.policy):
+        # `even_at_a_loss` is the word of this node's own operator.
+        if why := _objections(planned, replace(desk.policy, accept_losing_sessions=True)):
             return desk.answer(peer, "refused", why)
         record = Record(planned, desk.own, peer, agreed=False)
         self.restore(now_ns, record)
