@@ -18,6 +18,7 @@ from bellhop.node.sim.run import SECOND_NS
 from bellhop.node.sim.scenario import Scenario, read_scenario
 from bellhop.node.sim.world import World
 from bellhop.stack.core import Action, PauseSession, Persist, RunSession
+from bellhop.stack.diqkd.endings import read_past
 from bellhop.stack.link import machine
 
 SMALL = Path(__file__).parents[1] / "scenarios" / "small.toml"
@@ -76,7 +77,7 @@ class Run:
         self.invariants.check_settled(world)
         (session,) = self.invariants.sessions
         stores = [node.store for node in world.nodes.values()]
-        return {store.facts[f"ended/{session}"].decode() for store in stores}
+        return {read_past(store.facts[f"ended/{session}"]).how for store in stores}
 
 
 @cache

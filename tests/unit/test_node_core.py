@@ -37,6 +37,7 @@ from bellhop.stack.core import (
     VoidKeys,
 )
 from bellhop.stack.diqkd import desk as desk_module
+from bellhop.stack.diqkd.endings import Past
 from bellhop.stack.ids import AskNumber, SessionId
 from bellhop.stack.messages import (
     REASON_CHARACTERS_MAX,
@@ -389,8 +390,8 @@ def test_aborts_do_not_drive_out_the_memory_of_keys(monkeypatch: pytest.MonkeyPa
     id_ = session_of(two, ALICE)
     two.settle()
     desk = two.core[ALICE]._desk
-    forgotten = [desk._remember(SessionId(f"{k:032x}"), "by bob: no") for k in range(10)]
-    assert desk.ended[id_] == "stored"
+    forgotten = [desk._remember(SessionId(f"{k:032x}"), Past("by bob: no", BOB)) for k in range(10)]
+    assert desk.ended[id_] == Past("stored", BOB)
     assert len(desk.ended) == 4 and forgotten[3] == [Persist((), (f"ended/{0:032x}",))]
 
 

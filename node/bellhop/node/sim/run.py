@@ -19,6 +19,7 @@ from bellhop.node.sim.scenario import Scenario
 from bellhop.node.sim.world import World
 from bellhop.stack.core import AbortSession, PauseSession, RunSession
 from bellhop.stack.diqkd.agreement import objections
+from bellhop.stack.diqkd.endings import read_past
 from bellhop.stack.diqkd.jobs import Plan
 from bellhop.stack.ids import AskNumber, SessionId
 
@@ -272,7 +273,7 @@ class Run:
         for node in self.world.nodes.values():
             ended = node.store.facts.get(f"ended/{session}")
             if ended is not None:
-                return {"session": session, "outcome": "aborted", "reason": ended.decode()}
+                return {"session": session, "outcome": "aborted", "reason": read_past(ended).how}
         return {"session": session, "outcome": "refused", "reason": "declined or withdrawn"}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName, Release
-from bellhop.stack.core import Action, Fact, Note, Order, Persist, Refuse, Tell
+from bellhop.stack.core import Action, Note, Order, Persist, Refuse, Tell
 from bellhop.stack.diqkd.bounds.design import EAT
 from bellhop.stack.diqkd.bounds.eat import EatChoice
 from bellhop.stack.diqkd.calibrate import (
@@ -31,7 +31,7 @@ from bellhop.stack.diqkd.calibrate import (
 )
 from bellhop.stack.diqkd.code import CodeDesign
 from bellhop.stack.diqkd.device_use import DeviceUse
-from bellhop.stack.diqkd.endings import Ended
+from bellhop.stack.diqkd.endings import Ended, Past
 from bellhop.stack.diqkd.parameters import (
     CALIBRATION,
     PROTOCOL,
@@ -238,7 +238,7 @@ class Calibrating(Session):
         span_ns = 0 if span is None else span.ended_ns - span.begun_ns
         calibration = Calibration(record.session, now_ns, counts, span_ns)
         kept, old = self._calibrations.add(p.link, calibration)
-        ended = Fact(f"ended/{record.session}", CALIBRATED.encode())
+        ended = Past(CALIBRATED, record.peer).fact(record.session)
         facts = (kept, ended, self.use_after.fact(p.link))
         about: Fields = {"peer": record.peer, "link": p.link}
         drifts = drift(counts, None if last is None else last.counts, design_of(self._policy))

@@ -14,7 +14,6 @@ from bellhop.stack.core import (
     Action,
     Answer,
     ConfirmKeys,
-    Fact,
     PauseSession,
     Persist,
     Refuse,
@@ -25,6 +24,7 @@ from bellhop.stack.diqkd.calibrate import CALIBRATED, Calibrations
 from bellhop.stack.diqkd.calibrating import Calibrating, result_of
 from bellhop.stack.diqkd.device_use import PREFIX as USE_PREFIX
 from bellhop.stack.diqkd.device_use import DeviceUse, read_use
+from bellhop.stack.diqkd.endings import ENDED, Past, read_past
 from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.parameters import CALIBRATION, SessionPolicy
 from bellhop.stack.diqkd.pool import Pool
@@ -51,6 +51,8 @@ STORED_MAX = 65_536
 HELD_MAX = 4
 """With a peer that leaves so many stored sessions unconfirmed no other is begun."""
 
+NOT_KNOWN = "not known here"
+
 
 class Desk:
     """What a node's sessions share: pools, ports, the memory of ended ones, the operator's asks."""
@@ -73,9 +75,9 @@ class Desk:
         self.device_ready = False
         self.sessions: dict[SessionId, Session] = {}
         self.ended = {
-            SessionId(name.removeprefix("ended/")): payload.decode()
+            SessionId(name.removeprefix(ENDED)): read_past(payload)
             for name, payload in facts.items()
-            if name.startswith("ended/")
+            if name.startswith(ENDED)
         }
         self.held = set(held)
         self.calibrations = Calibrations(facts)
@@ -192,22 +194,33 @@ class Desk:
             if session.ended and not isinstance(message, Position):
                 return []
             return session.hear(now_ns, message)
-        if id_ in self.ended:
+        if self.ended_with(peer, id_):
             # A result is the last word on a calibration: answered, it would come back for ever.
             last = isinstance(message, CalibrationResult)
             return [] if last else [self.tell_end(peer, id_)]
         if isinstance(message, Position):
-            return [Tell(peer, Abort(id_, "not known here"))]
+            return [Tell(peer, Abort(id_, NOT_KNOWN))]
         return [Refuse(peer, "session_unknown")]
 
+    def ended_with(self, peer: NodeName, id_: SessionId) -> bool:
+        """Whether a session with `peer` has ended, as far as that is remembered."""
+        return id_ in self.ended and self.ended[id_].concerns(peer)
+
     def tell_end(self, peer: NodeName, id_: SessionId) -> Tell:
-        """How a session ended here; of a stored one no abort, or the peer would void its keys."""
-        how = self.ended[id_]
-        if how == "stored":
+        """How a session ended here; of a stored one no abort, or the peer would void its keys.
+
+        Nobody hears how one with another node ended.
+        """
+        past = self.ended[id_]
+        if not past.concerns(peer):
+            return Tell(peer, Abort(id_, NOT_KNOWN))
+        if past.how == "stored":
             return self._stored(peer, id_, confirmed=True)
+        if past.peer is None:
+            return Tell(peer, Abort(id_, "it has ended here"))
         if (known := self.calibrations.of_session(id_)) is not None:
             return Tell(peer, result_of(known))
-        return Tell(peer, Abort(id_, how))
+        return Tell(peer, Abort(id_, past.how))
 
     def hear_abort(self, peer: NodeName, message: Abort) -> list[Action]:
         """The peer has no key and gets none.
@@ -226,13 +239,14 @@ class Desk:
 
     def void(self, record: Record, reason: str) -> list[Action]:
         """The peer can never have the block.  The keys go first: a crash after that repeats it."""
-        id_ = record.session
+        id_, past = record.session, Past(reason, record.peer)
         self._let_go(id_)
-        fact = Fact(f"ended/{id_}", reason.encode())
         masks = self.pools[record.peer].drop(id_)
-        gone = Persist((fact,), (*record.prefixes, *masks, *self._endorsements.forget(id_)))
+        gone = Persist(
+            (past.fact(id_),), (*record.prefixes, *masks, *self._endorsements.forget(id_))
+        )
         answered = self.answer(record.peer, "aborted", reason)
-        return [VoidKeys(id_, reason), gone, *answered, *self._remember(id_, reason)]
+        return [VoidKeys(id_, reason), gone, *answered, *self._remember(id_, past)]
 
     def hear_stored(self, peer: NodeName, message: BlockStored) -> list[Action]:
         id_ = message.session
@@ -251,7 +265,7 @@ class Desk:
             return self._heard(id_, peer)
         if id_ in self.ended:
             return [self.tell_end(peer, id_)]
-        return [Tell(peer, Abort(id_, "not known here"))]
+        return [Tell(peer, Abort(id_, NOT_KNOWN))]
 
     def _heard(self, id_: SessionId, peer: NodeName) -> list[Action]:
         """The peer has this end's word on the receipt: it need not be kept for it."""
@@ -286,11 +300,10 @@ class Desk:
 
     def decline(self, record: Record, reason: str) -> list[Action]:
         """What was proposed here will never be a session: remembered, then told."""
-        reason = reason_told(reason)
-        fact = Fact(f"ended/{record.session}", reason.encode())
-        forgotten = Persist((fact,), record.prefixes)
-        told = Tell(record.peer, Abort(record.session, reason))
-        return [forgotten, told, *self._remember(record.session, reason)]
+        id_, past = record.session, Past(reason_told(reason), record.peer)
+        forgotten = Persist((past.fact(id_),), record.prefixes)
+        told = Tell(record.peer, Abort(id_, past.how))
+        return [forgotten, told, *self._remember(id_, past)]
 
     def settle(self) -> list[Action]:
         """Take note of sessions that ended in this step."""
@@ -303,10 +316,10 @@ class Desk:
             self._uses[session.record.parameters.link] = session.use_after
             if ended.outcome in ("aborted", CALIBRATED):  # no key
                 how = CALIBRATED if ended.outcome == CALIBRATED else ended.reason
-                actions += self._remember(id_, how)
+                peer = session.record.peer
+                actions += self._remember(id_, Past(how, peer))
                 del self.sessions[id_]
                 self._let_go(id_)
-                peer = session.record.peer
                 actions += self.answer(peer, ended.outcome, ended.reason, ended.fields)
             else:
                 self.held.add(id_)
@@ -328,12 +341,12 @@ class Desk:
         self._let_go(id_)
         receipt = self._endorsements.completed(id_, endorsement)
         facts, worn_out = self.pools[peer].ready(id_)
-        ended = Fact(f"ended/{id_}", b"stored")
+        past = Past("stored", peer)
         gone = (*record.prefixes, *worn_out, *self._endorsements.beyond(peer, self.held))
-        confirm = ConfirmKeys(id_, Persist((*facts, ended), gone), receipt)
+        confirm = ConfirmKeys(id_, Persist((*facts, past.fact(id_)), gone), receipt)
         fields = session.ended.fields if session.ended else {}
         answered = self.answer(peer, "stored", "", fields)
-        return [confirm, *answered, *self._remember(id_, "stored")]
+        return [confirm, *answered, *self._remember(id_, past)]
 
     def _let_go(self, id_: SessionId) -> None:
         """What is noted of a session that waits for its peer."""
@@ -341,15 +354,15 @@ class Desk:
         self._peer_stored.pop(id_, None)
         self.refused_endorsements.pop(id_, None)
 
-    def _remember(self, session: SessionId, how: str) -> list[Action]:
+    def _remember(self, session: SessionId, past: Past) -> list[Action]:
         """Keep the id of an ended session, and let go of the oldest beyond the bound."""
-        self.ended[session] = how
-        stored = how == "stored"
-        alike = [id_ for id_, other in self.ended.items() if (other == "stored") == stored]
+        self.ended[session] = past
+        stored = past.how == "stored"
+        alike = [id_ for id_, other in self.ended.items() if (other.how == "stored") == stored]
         if len(alike) <= (STORED_MAX if stored else ABORTED_MAX):
             return []
         del self.ended[alike[0]]
-        return [Persist((), (f"ended/{alike[0]}",))]
+        return [Persist((), (f"{ENDED}{alike[0]}",))]
 
     # --- the operator -----------------------------------------------------------------------------
 

@@ -231,7 +231,8 @@ class Proposals:
         desk = self._desk
         record = self._proposed.get(peer)
         if record is None or record.session != message.session:
-            known = message.session in desk.sessions or message.session in desk.ended
+            id_ = message.session
+            known = desk.with_peer(id_, peer) is not None or desk.ended_with(peer, id_)
             return [] if known else [Refuse(peer, "accept_unexpected")]
         if message.digest != _digest(record):
             del self._proposed[peer]

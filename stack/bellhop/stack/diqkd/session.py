@@ -30,7 +30,7 @@ from bellhop.stack.core import Action, Fact, Note, Order, Persist, Refuse, Tell
 from bellhop.stack.diqkd import stages
 from bellhop.stack.diqkd.device_use import DeviceUse
 from bellhop.stack.diqkd.distil import Distilling
-from bellhop.stack.diqkd.endings import LINK_CHANGED, STALLED, Ended, abort_kind
+from bellhop.stack.diqkd.endings import LINK_CHANGED, STALLED, Ended, Past, abort_kind
 from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.measure import Measuring
 from bellhop.stack.diqkd.parameters import SessionPolicy
@@ -166,7 +166,7 @@ class Session:
         record, p = self.record, self.record.parameters
         reason = reason_told(reason)
         self.ended = Ended("aborted", reason, self._summary())
-        facts: tuple[Fact, ...] = (Fact(f"ended/{record.session}", reason.encode()),)
+        facts: tuple[Fact, ...] = (Past(reason, record.peer).fact(record.session),)
         if record.drawn.any():
             facts += (self.use_after.fact(p.link),)
         told: list[Action] = [Tell(record.peer, Abort(record.session, reason))] if tell else []
