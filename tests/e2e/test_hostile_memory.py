@@ -154,8 +154,8 @@ def test_outcomes_of_another_length_count_as_lost(lab: Lab) -> None:
     telling(lab, shorten)
     end = lab.run_session()
     assert changed and end["outcome"] == "aborted"
-    notes = lab.records("alice", "outcomes_lost", slot=0)
-    assert "outcomes of block 0 of 8 rounds where" in notes[-1]["why"]
+    (note,) = lab.records("alice", "outcomes_lost", session=end["session"])
+    assert note["blocks"] == len(changed) and note["rounds"] > 8 and "why" not in note
     assert "of 8 rounds where" in named(lab, Fault.IMPOSSIBLE)[0]["detail"]
     assert all(end["session"] not in blocks for blocks in lab.settled().values())
 

@@ -107,8 +107,34 @@ def test_a_round_without_an_answer_counts_as_0() -> None:
     expected = np.where(answered, report.outcomes, 0)
     expected[1] = 0
     np.testing.assert_array_equal(alice.record.outcomes[: rounds_of(0)], expected)
-    note = next(a for a in actions if isinstance(a, Note))
-    assert note.fields["rounds"] == int(np.count_nonzero(~answered)) + 1
+    assert not [a for a in actions if isinstance(a, Note)], "nothing is said of it in the run"
+    (note,) = alice.measuring.losses()
+    missing = int(np.count_nonzero(~answered)) + 1
+    assert note == Note("no_answer", {"session": SESSION, "rounds": missing})
+    assert alice.measuring.losses() == [], "once"
+
+
+DEVICE_TEXT = "0110100110010110"
+
+
+@pytest.mark.parametrize("own", [ALICE, BOB])
+def test_what_was_lost_is_noted_in_sum_after_the_last_round_and_without_the_devices_words(
+    own: NodeName,
+) -> None:
+    end, actions = OneEnd(own), list[Action]()
+    end.begin()
+    for slot in range(SLOTS):
+        assert not [a for a in actions if isinstance(a, Note)]
+        actions += end.agree(slot)
+        if own == BOB:
+            actions += end.keep(end.measuring.hear_tests(announced(slot)))
+        lost = MemoryLost(LINK, REQUEST, slot, "measure", DEVICE_TEXT)
+        actions += end.keep(end.measuring.lost(lost))
+        if own == ALICE and slot < SLOTS - 1:
+            actions += end.keep(end.measuring.hear_done(SlotDone(SESSION, slot)))
+    (note,) = [a for a in actions if isinstance(a, Note)]
+    assert note == Note("outcomes_lost", {"session": SESSION, "blocks": SLOTS, "rounds": P.rounds})
+    assert DEVICE_TEXT not in repr(actions)
 
 
 @pytest.mark.parametrize("loss", ["lost", "gone", "ready", "short", "answered", "shape"])

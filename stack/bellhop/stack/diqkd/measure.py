@@ -5,6 +5,8 @@ Rules
      announces the tests; then Bob draws, persists, his device answers, he persists.
      (Her device answers before anybody hears which rounds are tests.)
   2. Every round of an agreed block counts.  A lost outcome is 0.
+  3. What was lost is noted in sum when nothing more can be measured.  During the run, which outcomes
+     a device gives not, and what it says of that, may tell something of those it gives.
 """
 
 from collections.abc import Mapping
@@ -51,6 +53,7 @@ class Measuring:
         self._announced: dict[int, Flags] = {}  # Bob: tests of slots that still wait for pairs
         self._waiting: dict[int, PairsReady] = {}  # for the device, and Bob's for their tests
         self._in_hand: dict[int, int] = {}  # block of the device to slot, until it answers
+        self._lost_blocks = self._lost_rounds = self._unanswered = 0  # since this node started
 
     def begin(self) -> list[Action]:
         """Start, or go on after a restart: what was in the device's hands then is lost."""
@@ -143,18 +146,17 @@ class Measuring:
             return []
         rounds = self._record.request.slot_rounds(slot)
         if not report.outcomes.shape == report.answered.shape == (rounds,):
-            return self._lose(slot, "the device answered another number of rounds")
+            return self._lose(slot)
         answered = report.answered & (report.outcomes <= 1)
         outcomes = np.where(answered, report.outcomes, 0).astype(np.uint8)
-        missing = int(np.count_nonzero(~answered))
-        note = Note("no_answer", {"slot": slot, "rounds": missing})
-        return [*([note] if missing else []), *self._answered(slot, outcomes)]
+        self._unanswered += int(np.count_nonzero(~answered))
+        return self._answered(slot, outcomes)
 
     def lost(self, report: MemoryLost) -> list[Action]:
         if report.operation == "attempt":
             return self._linked(*self._exchange.lost(report))
         slot = self._in_hand.get(report.block)
-        return [] if slot is None else self._lose(slot, report.reason)
+        return [] if slot is None else self._lose(slot)
 
     def device_gone(self) -> list[Action]:
         """What the device was asked is lost: outcomes count as 0, attempts are ordered again."""
@@ -173,13 +175,13 @@ class Measuring:
         actions: list[Action] = []
         for slot in range(record.measured.first, record.drawn.end):
             if slot in record.drawn and slot not in record.measured:
-                actions += self._lose(slot, "the device or this node went away")
+                actions += self._lose(slot)
         return actions
 
-    def _lose(self, slot: int, why: str) -> list[Action]:
-        rounds = self._record.request.slot_rounds(slot)
-        note = Note("outcomes_lost", {"slot": slot, "rounds": rounds, "why": why})
-        return [note, *self._answered(slot, None)]
+    def _lose(self, slot: int) -> list[Action]:
+        self._lost_blocks += 1
+        self._lost_rounds += self._record.request.slot_rounds(slot)
+        return self._answered(slot, None)
 
     def _answered(self, slot: int, outcomes: Bits | None) -> list[Action]:
         record = self._record
@@ -187,7 +189,19 @@ class Measuring:
         self._in_hand = {block: s for block, s in self._in_hand.items() if s != slot}
         persist = Persist((record.measure(slot, outcomes),))
         more = [] if record.is_alice else self._done([slot])
-        return [persist, self._tell_answered(slot), *more]
+        last = self.losses() if record.measured.all() else []
+        return [persist, self._tell_answered(slot), *more, *last]
+
+    def losses(self) -> list[Action]:
+        """Notes of what counted as 0, once: after this end's last round, or when there is none."""
+        session, notes = self._record.session, list[Action]()
+        if self._lost_blocks:
+            lost = {"blocks": self._lost_blocks, "rounds": self._lost_rounds}
+            notes.append(Note("outcomes_lost", {"session": session, **lost}))
+        if self._unanswered:
+            notes.append(Note("no_answer", {"session": session, "rounds": self._unanswered}))
+        self._lost_blocks = self._lost_rounds = self._unanswered = 0
+        return notes
 
     def _done(self, slots: list[int]) -> list[Action]:
         """These slots are answered at both ends."""

@@ -174,6 +174,7 @@ class Session:
             Persist(facts, record.prefixes),
             *told,
             Order(Release(p.link, p.request)),
+            *self._measuring.losses(),
             Note("session_aborted", self._aborted(reason)),
         ]
 
