@@ -146,6 +146,7 @@ class LongRun:
                 self.perform(own, end.measuring.hear_done(message))
             case Position():
                 self.perform(own, end.measuring.retell(message))
+                self.perform(own, end.measuring.learn(message))
 
     def restart(self, *names: NodeName) -> None:
         """These ends stop and start again; the device forgets what it was asked."""

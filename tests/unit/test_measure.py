@@ -345,6 +345,6 @@ def test_one_position_asks_for_few_slots() -> None:
 def test_alice_learns_from_a_position_what_bob_has_done() -> None:
     alice = alice_measuring()
     alice.measuring.measured(outcome(0))
-    actions = alice.measuring.retell(position(SLOTS))
+    actions = alice.measuring.learn(position(SLOTS))
     assert [slot in alice.record.peer_done for slot in range(SLOTS)] == [True, False, False]
     assert [o.block for o in orders(actions) if isinstance(o, Attempt)] == []

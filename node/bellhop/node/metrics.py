@@ -55,6 +55,9 @@ class Metrics:
         self._drifts = self._gauge(
             "link_drifts", "Figures that had drifted at the last calibration", "peer"
         )
+        self._held = self._gauge(
+            "session_held_since_seconds", "Since when a session waits paused or deviceless", "peer"
+        )
         self._bits = self._counter("key_bits", "Secret bits distilled, gross and net", "kind")
         self._keys = self._gauge("keys", "Keys held, by state", "state")
         self._delivered = self._counter("keys_delivered", "Keys delivered to applications")
@@ -72,6 +75,7 @@ class Metrics:
             self._sessions.labels(outcome)
         for peer in self._peers:
             self._connected.labels(peer)
+            self._held.labels(peer)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"bellhop_{name}", text, labels, registry=self.registry)
@@ -109,6 +113,11 @@ class Metrics:
         self._link_s.labels(label).set(s)
         self._link_qber.labels(label).set(qber)
         self._drifts.labels(label).set(drifts)
+
+    def session_held(self, peer: str, since_s: float) -> None:
+        """Since when, in seconds of the node's clock, the session with `peer` gets no new rounds,
+        as an end is paused or has no device; 0: it does."""
+        self._held.labels(_listed(peer, self._peers)).set(since_s)
 
     def keys_held(self, stored: int, deliverable: int) -> None:
         """How many keys lie in the store, and how many of them may be handed out."""

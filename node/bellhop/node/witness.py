@@ -91,6 +91,12 @@ class Witness:
             case "calibration_drift":
                 fields = {**fields, "who_must_act": "the operators of both nodes"}
                 level = logging.WARNING
+            case "session_held":
+                since_s = int(fields.get("since_ns", 0)) / 1e9
+                self.metrics.session_held(str(fields.get("peer", "")), since_s)
+                level = logging.WARNING
+            case "session_goes_on":
+                self.metrics.session_held(str(fields.get("peer", "")), 0.0)
             case "device_gone":
                 fields = {**fields, "who_must_act": "the operator of the memory"}
                 level = logging.WARNING

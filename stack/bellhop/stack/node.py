@@ -288,7 +288,7 @@ class NodeCore:
                     return self._proposals.declined(peer, reason)
                 return self._desk.hear_abort(peer, message)
             case BlockStored():
-                return self._desk.hear_stored(peer, message)
+                return self._desk.hear_stored(now_ns, peer, message)
             case KeysAllocated():
                 return self._handover.hear_allocated(peer, message)
             case AllocationsRecorded():
@@ -311,7 +311,9 @@ def _stranger(peer: NodeName) -> Refuse:
 def _progress(session: Session) -> dict[str, Any]:
     progress = _about(session.record, session.stage, session.rounds_done)
     return progress | {
-        "paused_by": session.paused_by,
+        "paused_by": session.holds.paused_by,
+        "devices_away": session.holds.devices_away,
+        "held_since_ns": session.holds.since_ns,
         "blocks_under_way": session.under_way,
         "experiment_ns": session.experiment_ns,
     }

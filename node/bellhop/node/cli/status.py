@@ -55,6 +55,11 @@ def _rows(status: dict[str, Any]) -> list[tuple[str, object]]:
         if session.get("paused_by"):
             held = f"paused by {' and '.join(session['paused_by'])}: no new pairs are ordered"
             rows.append(("  ", held))
+        if session.get("devices_away"):
+            rows.append(("  ", f"no device at {' and '.join(session['devices_away'])}"))
+        if session.get("held_since_ns"):
+            seconds = (status["now_ns"] - session["held_since_ns"]) / 1e9
+            rows.append(("  no new rounds for", f"{seconds:,.0f} s, see diqkd.pause_limit"))
         if session.get("blocks_under_way"):
             rows.append(("  being measured", f"{session['blocks_under_way']} blocks"))
     for link, every in core.get("calibrations", {}).items():

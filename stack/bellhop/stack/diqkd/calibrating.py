@@ -128,7 +128,6 @@ class Calibrating(Session):
         super().__init__(*args, **named)
         self._calibrations = calibrations
         self._told_ns: int | None = None
-        self._heard_ns = 0
 
     @property
     def abortable(self) -> bool:
@@ -164,7 +163,6 @@ class Calibrating(Session):
     def hear(self, now_ns: int, message: SessionMessage) -> list[Action]:
         if self.ended:
             return []
-        self._heard_ns = now_ns
         match message:
             case CalibrationData():
                 actions = self._hear_data(now_ns, message)
@@ -176,15 +174,15 @@ class Calibrating(Session):
                 return super().hear(now_ns, message)
         return self._after(now_ns, actions)
 
-    def _hear_position(self, message: Position) -> list[Action]:
+    def _hear_position(self, now_ns: int, message: Position) -> list[Action]:
         """A peer that asks after the last round has not heard what was said then.
 
         It is long: however often a peer asks, it is said again no more often than we would ask.
         """
-        actions = super()._hear_position(message)
-        if self._told_ns is None or self._heard_ns < self._told_ns + self._policy.retry_ns:
+        actions = super()._hear_position(now_ns, message)
+        if self._told_ns is None or now_ns < self._told_ns + self._policy.retry_ns:
             return actions
-        self._told_ns = self._heard_ns
+        self._told_ns = now_ns
         return [*actions, self._data()]
 
     # --- the counts -----------------------------------------------------------------------------
@@ -247,6 +245,7 @@ class Calibrating(Session):
             Persist(facts, (*record.prefixes, *old)),
             *([] if record.is_alice else [Tell(record.peer, result_of(calibration))]),
             Order(Release(p.link, p.request)),
+            *self.holds.ended(),
             Note(CALIBRATED, dict(self.ended.fields)),
             *(Note("calibration_drift", about | one.fields()) for one in drifts),
         ]

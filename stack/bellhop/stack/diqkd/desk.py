@@ -26,6 +26,7 @@ from bellhop.stack.diqkd.device_use import PREFIX as USE_PREFIX
 from bellhop.stack.diqkd.device_use import DeviceUse, read_use
 from bellhop.stack.diqkd.endings import ENDED, Past, read_past
 from bellhop.stack.diqkd.endorsements import Endorsements
+from bellhop.stack.diqkd.pace import Pace
 from bellhop.stack.diqkd.parameters import CALIBRATION, SessionPolicy
 from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.record import Record
@@ -84,6 +85,7 @@ class Desk:
         self.last: dict[str, str | int | float] = {}
         self.last_refusal: dict[str, str | int | float] = {}
         self.refused_endorsements: dict[SessionId, str] = {}
+        self._looks: dict[SessionId, Pace] = {}  # at words on receipts, after a wrong one
         self._endorsements = endorsements
         self._uses = {
             LinkName(name.removeprefix(USE_PREFIX)): read_use(payload)
@@ -248,13 +250,15 @@ class Desk:
         answered = self.answer(record.peer, "aborted", reason)
         return [VoidKeys(id_, reason), gone, *answered, *self._remember(id_, past)]
 
-    def hear_stored(self, peer: NodeName, message: BlockStored) -> list[Action]:
+    def hear_stored(self, now_ns: int, peer: NodeName, message: BlockStored) -> list[Action]:
         id_ = message.session
         session = self.with_peer(id_, peer)
         if session is not None and not session.record.stored:
             self._peer_stored[id_] = message.endorsement  # looked at once there is an own account
             return session.position()  # it may have what we still lack
         if session is not None:
+            if id_ in self._looks and not self._looks[id_].take(now_ns):
+                return []
             confirmed = self._confirm(id_, message.endorsement)
             if id_ in self.held:
                 return confirmed
@@ -295,7 +299,10 @@ class Desk:
             why = "it has all its pairs: its key is being made"
             return [Answer(number, "refused", {"reason": why, **about})]
         actions = session.pause(now_ns, ask.paused)
-        about |= {"session": session.record.session, "paused_by": " and ".join(session.paused_by)}
+        about |= {
+            "session": session.record.session,
+            "paused_by": " and ".join(session.holds.paused_by),
+        }
         return [*actions, Answer(number, "paused" if ask.paused else "resumed", about)]
 
     def decline(self, record: Record, reason: str) -> list[Action]:
@@ -335,6 +342,7 @@ class Desk:
         session = self.sessions[id_]
         record, peer = session.record, session.record.peer
         if objection := self._endorsements.objection(id_, peer, endorsement):
+            self._looks.setdefault(id_, Pace(self.policy.retry_ns))
             self.refused_endorsements[id_] = ": ".join(filter(None, objection))
             return [Refuse(peer, *objection, who="the operators of both nodes")]
         del self.sessions[id_]
@@ -353,6 +361,7 @@ class Desk:
         self.held.discard(id_)
         self._peer_stored.pop(id_, None)
         self.refused_endorsements.pop(id_, None)
+        self._looks.pop(id_, None)
 
     def _remember(self, session: SessionId, past: Past) -> list[Action]:
         """Keep the id of an ended session, and let go of the oldest beyond the bound."""

@@ -12,6 +12,7 @@ LINK_CHANGED = "link changed: it has another device now: calibrate it, run anoth
 ABORT_KINDS = {
     "Bell test": "bell_test",
     "stalled": "stalled",
+    "paused too long": "paused",
     "link": "link",
     "authentication": "authentication",
     "reconciliation": "reconciliation",

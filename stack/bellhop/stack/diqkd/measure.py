@@ -5,8 +5,8 @@ Rules
      announces the tests; then Bob draws, persists, his device answers, he persists.
      (Her device answers before anybody hears which rounds are tests.)
   2. Every round of an agreed block counts.  A lost outcome is 0.
-  3. What was lost is noted in sum when nothing more can be measured.  During the run, which outcomes
-     a device gives not, and what it says of that, may tell something of those it gives.
+  3. What was lost is noted in sum when nothing more can be measured.  During the run, which
+     outcomes a device gives not, and what it says of that, may tell something of the others.
 """
 
 from collections.abc import Mapping
@@ -121,12 +121,13 @@ class Measuring:
         actions = self._exchange.retell(slots)
         if record.is_alice:
             actions += [self._tell_answered(slot) for slot in slots if slot in record.measured]
-            actions += self._learn(message)
         return actions
 
-    def _learn(self, message: Position) -> list[Action]:
+    def learn(self, message: Position) -> list[Action]:
         """Alice takes note of what Bob has done.  She has measured it, so it is not far ahead."""
         record = self._record
+        if not record.is_alice:
+            return []
         beyond = range(record.peer_done.first, record.measured.end)
         new = [
             slot

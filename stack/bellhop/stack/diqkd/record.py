@@ -8,7 +8,7 @@ Rules
       outcomes/<page>/<slot>  the own outcomes, 0 where lost
       pages/<page>        all that of a run of slots that both ends have answered: it takes the
                           place of theirs, and of the link's, in one transaction
-      paused              which ends order no new pairs
+      paused              which ends order no new pairs, and since when the session is held
       extra               how many steps of extra syndrome Alice has given, and their bits
       corrected           Bob's, from his decision on: the string he has accepted
       said/<stage>        a tagged message as it was sent: sent again, never made again
@@ -51,7 +51,7 @@ class Record:
 
     `drawn`, `measured`: slots at this end.  `peer_done`: those that the peer has answered, as far
     as Alice knows; she announces only what her own device has answered.  `span`: what the device's
-    clock says of the pairs that were drawn for.
+    clock says of the pairs that were drawn for.  `held_since_ns`: see `holds`; 0 if not.
     """
 
     parameters: Parameters
@@ -71,6 +71,7 @@ class Record:
     span: Span | None = field(default=None, init=False)
     paused: bool = False
     peer_paused: bool = False
+    held_since_ns: int = 0
     steps: int = 0
     extra: bytes = field(default=b"", repr=False)
     corrected: Bits | None = field(default=None, repr=False)
@@ -144,7 +145,8 @@ class Record:
         return Fact(f"{self.prefix}parameters", payload)
 
     def pause_fact(self) -> Fact:
-        return Fact(f"{self.prefix}paused", bytes([self.paused | self.peer_paused << 1]))
+        paused = bytes([self.paused | self.peer_paused << 1])
+        return Fact(f"{self.prefix}paused", paused + self.held_since_ns.to_bytes(8, "big"))
 
     def draw(
         self,
@@ -261,6 +263,7 @@ class Record:
                 self._restore_page(int(rest), payload)
             case "paused":
                 self.paused, self.peer_paused = bool(payload[0] & 1), bool(payload[0] & 2)
+                self.held_since_ns = int.from_bytes(payload[1:], "big")
             case "extra":
                 self.steps, self.extra = payload[0], payload[1:]
             case "corrected":

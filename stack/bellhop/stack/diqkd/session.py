@@ -7,10 +7,11 @@ Rules
   3. Keys are stored at both ends, then each tells; they are deliverable when both have.
   4. Whoever hears nothing new for a while tells its position, and the other says again what that
      lacks.  So lost messages, broken streams and restarts are one case.
-  5. Either end may pause: then both order no new pairs, until each that paused has resumed.
+  5. Either end may pause (`holds`).
   6. A session in which nothing new comes for too long has stalled, and ends.  That is about a peer
      and devices that are there: the time does not run while the peer is not connected, a device is
-     away, or an end is paused.
+     away, or an end is paused; how long that may last has a limit of its own.
+  7. Whatever a peer says, nothing is said again more often than it could need.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +21,6 @@ from bellhop.hal.operations import (
     Heralded,
     Measured,
     MemoryLost,
-    NodeName,
     Port,
     Ready,
     Release,
@@ -32,7 +32,9 @@ from bellhop.stack.diqkd.device_use import DeviceUse
 from bellhop.stack.diqkd.distil import Distilling
 from bellhop.stack.diqkd.endings import LINK_CHANGED, STALLED, Ended, Past, abort_kind
 from bellhop.stack.diqkd.endorsements import Endorsements
+from bellhop.stack.diqkd.holds import Holds
 from bellhop.stack.diqkd.measure import Measuring
+from bellhop.stack.diqkd.pace import Pace
 from bellhop.stack.diqkd.parameters import SessionPolicy
 from bellhop.stack.diqkd.pool import Pool
 from bellhop.stack.diqkd.receipt import published_bits
@@ -74,6 +76,9 @@ SessionMessage = (
 SLOW_BLOCKS = 4
 """The pairs of a block may be late by the time of so many of the slowest one before."""
 
+RETOLD_BURST = 4
+"""So often at once, and then once a `retry_ns`, what a peer lacks is said again."""
+
 
 class Session:
     """A core of its own; the node hands it what concerns it and looks at `ended`."""
@@ -105,7 +110,8 @@ class Session:
         self._waited_ns = 0
         self._heralded_ns = 0
         self._slowest_ns: int | None = None
-        self._peer_device_away = False
+        self.holds = Holds(record, self._measuring)
+        self._again = Pace(policy.retry_ns, RETOLD_BURST)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -129,17 +135,19 @@ class Session:
             self._waited_ns += now_ns - self._retold_ns
         if self._waited_ns >= self._patience_ns and self.abortable:
             return self.abort(STALLED)
+        held = self.holds.look(now_ns, self._moved_ns)
+        too_long = self.holds.too_long(now_ns, self._policy.pause_limit_ns)
+        if too_long is not None:
+            return held + self.abort(too_long)
         self._retold_ns = now_ns
-        actions = self._measuring.overdue(now_ns)
+        actions = held + self._measuring.overdue(now_ns)
         if peer_joined and now_ns - self._moved_ns >= self._policy.retry_ns:
             actions += self.position()
         return self._after(now_ns, actions)
 
     def _expects_something(self, *, peer_joined: bool) -> bool:
         """Whether the stall clock runs: it stands while an end is paused or not there."""
-        away = self._measuring.device_away or self._peer_device_away
-        rounds_over = self._measuring.all_done()
-        return peer_joined and (rounds_over or not (away or self.record.on_hold))
+        return peer_joined and not self.holds.held
 
     @property
     def _patience_ns(self) -> int:
@@ -175,6 +183,7 @@ class Session:
             *told,
             Order(Release(p.link, p.request)),
             *self._measuring.losses(),
+            *self.holds.ended(),
             Note("session_aborted", self._aborted(reason)),
         ]
 
@@ -246,65 +255,47 @@ class Session:
             case Decoded():
                 actions = distilling.hear_decoded(now_ns)
             case Position():
-                actions = self._hear_position(message)
+                actions = self._hear_position(now_ns, message)
             case Paused(_, paused):
-                actions = self._hear_paused(paused)
+                actions = self.holds.hear(now_ns, paused)
             case SyndromeWanted():
                 actions = distilling.hear_wanted(message)
+                if all(isinstance(action, Tell) for action in actions):
+                    actions = self._paced(now_ns, actions)
             case SyndromeExtra():
                 actions = distilling.hear_extra(now_ns, message)
-            case CalibrationData():
-                actions = [Refuse(self.record.peer, "message_unexpected")]
-            case CalibrationResult():
+            case CalibrationData() | CalibrationResult():
                 actions = [Refuse(self.record.peer, "message_unexpected")]
         return self._after(now_ns, actions)
 
-    def _hear_position(self, message: Position) -> list[Action]:
+    def _hear_position(self, now_ns: int, message: Position) -> list[Action]:
         record = self.record
         if message.first + len(message.ahead) > record.request.slots:
             return [Refuse(record.peer, "position_length")]
         told = self._distilling.retell(message.heard, decoded=message.decoded)
         if record.stored:  # the rounds are gone, and the peer has measured them all
-            return told
-        self._peer_device_away = message.device_away
-        paused = self._hear_paused(message.paused)
+            return self._paced(now_ns, told)
+        self.holds.peer_device_away = message.device_away
+        paused = self.holds.hear(now_ns, message.paused)
         # Alice learns from Bob's position what he has done; only Bob answers one with his own.
         unknown = not record.is_alice and self._measuring.unknown_to(message)
         own = self.position() if unknown else []
-        return paused + own + self._measuring.retell(message) + told
+        again = self._paced(now_ns, own + self._measuring.retell(message) + told)
+        return paused + again + self._measuring.learn(message)
+
+    def _paced(self, now_ns: int, again: list[Action]) -> list[Action]:
+        """What is to be said again, unless the peer had more of that than it could need."""
+        return again if again and self._again.take(now_ns) else []
 
     # --- pauses ---------------------------------------------------------------------------------
 
     def pause(self, now_ns: int, paused: bool) -> list[Action]:
-        """This end orders no new pairs, or goes on if the peer does.  What is under way goes on."""
-        record = self.record
-        if record.paused == paused:
-            return []
-        record.paused = paused
-        note = Note("session_paused" if paused else "session_resumed", {"session": record.session})
-        told = Tell(record.peer, Paused(record.session, paused))
-        kept = Persist((record.pause_fact(),))
-        return self._after(now_ns, [kept, note, told, *self._measuring.hold()])
-
-    def _hear_paused(self, paused: bool) -> list[Action]:
-        record = self.record
-        if record.peer_paused == paused or record.stored:
-            return []
-        record.peer_paused = paused
-        return [Persist((record.pause_fact(),)), *self._measuring.hold()]
+        """This end orders no new pairs, or goes on if the peer does."""
+        return self._after(now_ns, self.holds.pause(paused))
 
     @property
     def needs_pairs(self) -> bool:
         return not self._measuring.all_done()
-
-    @property
-    def paused_by(self) -> list[NodeName]:
-        """The ends that are paused; of a session that needs more pairs."""
-        record = self.record
-        if not self.needs_pairs:
-            return []
-        ends = ((record.own, record.paused), (record.peer, record.peer_paused))
-        return [name for name, paused in ends if paused]
 
     @property
     def under_way(self) -> int:
@@ -350,7 +341,8 @@ class Session:
             self.ended = Ended("stored", "", self._summary())
             p = self.record.parameters
             release = Order(Release(p.link, p.request))
-            return [*actions, release, Note("session_stored", dict(self.ended.fields))]
+            stored = Note("session_stored", dict(self.ended.fields))
+            return [*actions, release, *self.holds.ended(), stored]
         return actions
 
     # --- for people -----------------------------------------------------------------------------
