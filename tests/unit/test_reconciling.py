@@ -1,5 +1,6 @@
 """More syndrome on request: in steps, persisted before it is told, paid, and never taken back."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from bellhop.stack.core import Action, Compute, Persist, Tell
 from bellhop.stack.diqkd.distil import STEPS_DIFFER
 from bellhop.stack.diqkd.jobs import Decode, EncodeExtra, ExtraEncoded, ExtraWanted, Received
 from bellhop.stack.diqkd.parameters import key_bits_of
-from bellhop.stack.diqkd.stages import ORDER, read_verification, steps_given, transcript_hash
+from bellhop.stack.diqkd.stages import ORDER, read_verification, steps_given
 from bellhop.stack.messages import Decoded, Stage, SyndromeExtra, SyndromeWanted, Tagged
 
 
@@ -85,13 +86,15 @@ def test_the_verification_says_how_many_steps_there_were_and_its_tag_covers_them
     assert reasons(both.bob.hear(message)) == ["tag_wrong"]
 
 
-def test_steps_are_in_the_hash_of_the_transcript() -> None:
+def test_steps_are_in_the_transcript_of_the_receipt() -> None:
+    """At both ends, by the digest of what was given."""
     both = Both(wanted=(3,))
     talk(both)
-    record = both.alice.record
-    before = transcript_hash(record)
-    record.extra += b"\x01"
-    assert transcript_hash(record) != before
+    given = hashlib.sha256(both.alice.record.extra).hexdigest()
+    for end in both.ends.values():
+        (block,) = stores(end)
+        transcript = json.loads(block.block.receipt)["session"]["transcript"]
+        assert transcript["extra_syndrome_sha256"] == given
 
 
 def before_telling(actions: list[Action], kind: type) -> set[str]:

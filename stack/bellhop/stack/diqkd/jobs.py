@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bellhop.hal.operations import LinkName, NodeName
 from bellhop.stack.codec import pack, unpack
+from bellhop.stack.diqkd.bounds.asymptotic import flipped
 from bellhop.stack.diqkd.bounds.chsh import threshold_probability
 from bellhop.stack.diqkd.bounds.design import EAT, CertifiedDesign
 from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem
@@ -120,9 +121,9 @@ class Plan:
             return planned
         best = planned.certified
         of_a_round = best.design
-        p, q = of_a_round.flip_probability, policy.qber_design
+        errors = flipped(policy.qber_design, of_a_round.flip_probability)
         gamma = Fraction(of_a_round.test_probability)
-        classes = classes_of(gamma, policy.s_design, p + q - 2 * p * q)
+        classes = classes_of(gamma, policy.s_design, errors)
         code = design_code(self.rounds, classes, self.seed)
         return self._draft(policy.bound, best, code, code.steps_max)
 

@@ -95,14 +95,6 @@ def tagged_bytes(record: Record, stage: Stage, body: bytes) -> bytes:
     return join(record.session.encode(), stage.value.encode(), context, body)
 
 
-def transcript_hash(record: Record) -> str:
-    """SHA-256 over all that was said, in order: the same at both ends."""
-    messages = {**record.said, **record.heard}
-    parts = [record.parameters.encode(), pack(record.tests), record.extra]
-    parts += [join(messages[stage].body, messages[stage].tag) for stage in ORDER]
-    return hashlib.sha256(join(*parts)).hexdigest()
-
-
 def inputs_body(record: Record) -> bytes:
     """This end's settings in the test rounds, a bit each."""
     return pack(record.settings[record.tests])

@@ -69,11 +69,14 @@ def best_flip(rate: Callable[[float], float], most: float = 0.5) -> float:
     return p if rate(p) > rate(0.0) else 0.0
 
 
-def lowest(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one valley has it, by golden sections: to 5e-9 of the bracket."""
+def lowest(
+    function: Callable[[float], float], low: float, high: float, precision: float = 5e-9
+) -> float:
+    """Where a function with one valley has it, by golden sections, to `precision` of its bracket."""
+    tolerance = (high - low) * precision
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)
-    for _ in range(40):
+    while high - low > tolerance:
         if at_left > at_right:
             low, left, at_left = left, right, at_right
             right = low + GOLDEN * (high - low)

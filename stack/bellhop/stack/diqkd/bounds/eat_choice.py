@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from bellhop.stack.diqkd.bounds.asymptotic import lowest
 from bellhop.stack.diqkd.bounds.chsh import (
     LN2,
     WIN_CLASSICAL,
@@ -21,7 +22,6 @@ from bellhop.stack.diqkd.bounds.chsh import (
 from bellhop.stack.diqkd.bounds.eat import ALPHA_DOUBLE_PRIME_MAX, EatChoice, EatProblem
 
 _SWEEPS = 4
-_GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 _WIN_MIN = (2.0 - math.sqrt(2.0)) / 4.0
 _LOG33 = math.log2(33.0)
 _LOG5_SQUARED = math.log2(5.0) ** 2
@@ -76,19 +76,7 @@ def _tangent_and_order(problem: EatProblem, cost: float) -> tuple[float, float]:
 
 def _peak(function: Callable[[float], float], low: float, high: float) -> float:
     """Where a function with one peak has it, to 1e-5 of the bracket: flat enough there."""
-    tolerance = (high - low) * 1e-5
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > tolerance:
-        if at_left < at_right:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = function(right)
-        else:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = function(left)
-    return (low + high) / 2.0
+    return lowest(lambda x: -function(x), low, high, precision=1e-5)
 
 
 def _least_score(slope: float, gamma: float, prime: float) -> float:
