@@ -22,12 +22,20 @@ def design_figures(
         message = f"{value!r} is not five figures with commas between them"
         raise click.BadParameter(message, param=parameter)
     try:
-        design = Design(*(float(Fraction(figure.strip())) for figure in figures))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        design = Design(*(_number(figure.strip()) for figure in figures))
+    except ValueError as error:
         raise click.BadParameter(f"{value!r}: {error}", param=parameter) from error
     if (design.alpha - 1.0) * max(abs(design.score_win), abs(design.score_lose)) > EXPONENT_MAX:
         raise click.BadParameter(f"{value!r}: scores this large mean nothing", param=parameter)
     return design
+
+
+def _number(text: str) -> float:
+    """A decimal or a fraction.  ValueError for anything else."""
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ValueError(f"{text!r} is not a finite number") from None
 
 
 def figures_of(design: Design) -> str:

@@ -104,7 +104,7 @@ def _within(
     type=float,
     default=1.06,
     show_default=True,
-    callback=_within(0.0, 100.0, "an efficiency from 0 to 100"),
+    callback=_within(1.0, 100.0, "an efficiency from 1, Shannon's limit, to 100"),
     help="In a plan: what error correction says, over Shannon's limit.",
 )
 @click.option(
