@@ -1,5 +1,6 @@
 """`bellhop diqkd designs`: the shipped designs, and the proofs of their entropy, done again."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,8 @@ def list_designs(bound: str | None, as_json: bool) -> None:
         click.echo(to_json({"designs": entries}))
         return
     width = max(len(entry["name"]) for entry in entries)
-    click.echo(f"{'name':<{width}}  {'kappa':>10}  {'tests':>7}  {'flips':>7}  made for")
+    if sys.stdout.isatty():  # what reads a pipe wants designs alone
+        click.echo(f"{'name':<{width}}  {'kappa':>10}  {'tests':>7}  {'flips':>7}  made for")
     for entry in entries:
         rounds, s, qber = entry["made_for"]
         click.echo(

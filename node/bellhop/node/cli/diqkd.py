@@ -61,8 +61,8 @@ def run(
 ) -> None:
     """Run a session with PEER and wait for its end.
 
-    Exit codes: 0 a key is stored, 10 the session aborted, no key; 3 the request was refused, 2
-    configuration, 1 anything else. The session goes on if you leave.
+    Exit codes: 0 a key is stored, 10 the session aborted, no key; 2 wrong option or configuration,
+    3 the request was refused, others as in `bellhop --help`. The session goes on if you leave.
     """
     from bellhop.node.cli.progress import SessionBar
     from bellhop.node.session_client import run_session
