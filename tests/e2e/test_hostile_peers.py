@@ -232,6 +232,8 @@ def test_messages_that_fit_nothing_are_refused(lab: Lab) -> None:
         session=UNKNOWN, stage=pb.STAGE_INPUTS_A, body=b"b", batch="b", number=0, tag=b"12345678"
     )
     position = pb.Position(session=UNKNOWN, first=3, slots=8, ahead=b"\x02")
+    calibrated = pb.CalibrationData(session=UNKNOWN, rounds=8, settings=b"\x01", outcomes=b"\x02")
+    result = pb.CalibrationResult(session=UNKNOWN, rounds=[8] * 5, unequal=[1] * 5)
     key = pb.Allocation(
         session=UNKNOWN,
         key_id="00000000-0000-4000-8000-000000000000",
@@ -249,6 +251,11 @@ def test_messages_that_fit_nothing_are_refused(lab: Lab) -> None:
         {"slot_done": pb.SlotDone(session=UNKNOWN, slot=0)},
         {"tagged": tagged},
         {"decoded": pb.Decoded(session=UNKNOWN)},
+        {"syndrome_wanted": pb.SyndromeWanted(session=UNKNOWN, steps=1)},
+        {"syndrome_extra": pb.SyndromeExtra(session=UNKNOWN, steps=1, bits=b"\x01")},
+        {"paused": pb.Paused(session=UNKNOWN, paused=True)},
+        {"calibration_data": calibrated},
+        {"calibration_result": result},
         {"position": position},
         {"abort": pb.Abort(session=UNKNOWN, reason="x")},
         {"block_stored": pb.BlockStored(session=UNKNOWN)},
