@@ -63,8 +63,8 @@ def test_copied_out_it_runs_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "receipt_verifier", "r.json", "--authority", "authority.pem"]
     for text, code, last in (
         (json.dumps(receipt(), indent=2), 0, "The receipt holds.\n"),
-        ("{}", 1, "THE RECEIPT DOES NOT HOLD.\n"),
-        ("", 2, ""),
+        ('{"schema": "bellhop-receipt/2"}', 1, "THE RECEIPT DOES NOT HOLD.\n"),
+        ("{}", 2, ""),
     ):
         (tmp_path / "r.json").write_text(text, encoding="utf-8")
         done = subprocess.run(
@@ -215,7 +215,7 @@ def test_no_leaf_can_become_anything_else(data: st.DataObject) -> None:
 def test_no_field_can_be_taken_away_or_added() -> None:
     document = receipt()
     for place in leaves(document):
-        if isinstance(place[-1], str):
+        if isinstance(place[-1], str) and place != ("schema",):  # without that it is no receipt
             changed = copy.deepcopy(document)
             del at(changed, place[:-1])[place[-1]]
             assert outcome_of(changed).exit_code == 1, place
@@ -264,19 +264,25 @@ def test_another_nodes_certificate_is_refused() -> None:
     assert found == {"signature of bob": "the certificate is not that of the node 'bob'"}
 
 
+RECEIPT = b'{"schema": "bellhop-receipt/2", '
+
+
 @pytest.mark.parametrize(
     "text",
     [
         b"",
         b"[]",
         b"\xff",
-        b'{"schema": 1, "schema": 1}',
-        b'{"schema": NaN}',
-        b'{"schema": 1e999}',
-        b'{"schema": ' + b"9" * 30 + b"}",
-        b'{"schema": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'{"schema": ' + b"[" * 985 + b"]" * 985 + b"}",
-        b'{"schema": ' + b"[" * 32 + b"]" * 32 + b"}",
+        b"{}",
+        b'{"schema": 1}',
+        b'{"schema": "another/1"}',
+        RECEIPT + b'"schema": "bellhop-receipt/2"}',
+        RECEIPT + b'"more": NaN}',
+        RECEIPT + b'"more": 1e999}',
+        RECEIPT + b'"more": ' + b"9" * 30 + b"}",
+        RECEIPT + b'"more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        RECEIPT + b'"more": ' + b"[" * 985 + b"]" * 985 + b"}",
+        RECEIPT + b'"more": ' + b"[" * 32 + b"]" * 32 + b"}",
         b" " * (1 << 20) + b"{}",
     ],
 )
@@ -304,6 +310,9 @@ def test_the_command_says_so_in_words_and_exit_codes(tmp_path: Path) -> None:
     assert failed.exit_code == 1 and "THE RECEIPT DOES NOT HOLD." in failed.stdout
     unreadable = run(main, [*command, str(none)])
     assert unreadable.exit_code == 2 and "no JSON" in unreadable.stderr
+    none.write_text("{}", encoding="utf-8")
+    unreadable = run(main, [*command, str(none)])
+    assert unreadable.exit_code == 2 and "names its schema" in unreadable.stderr
     shown = run(main, ["receipt", "show", str(good)])
     assert shown.exit_code == 0 and "What was measured" in shown.stdout
     assert run(main, ["receipt", "show", str(none)]).exit_code == 2

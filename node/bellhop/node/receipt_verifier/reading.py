@@ -11,13 +11,17 @@ DEPTH_MAX = 32
 
 INTEGER_MAX = 1 << 63
 
+SCHEMAS = "bellhop-receipt/"
+"""How the schema of every receipt begins; its version follows."""
+
 
 class Unreadable(Exception):
-    """The file is not even JSON of the kind that receipts are written in."""
+    """The file is no receipt, of whatever version."""
 
 
 def parse(content: bytes) -> dict[str, Any]:
-    """JSON in which every name comes once and every number is one; Unreadable otherwise."""
+    """JSON that calls itself a receipt, in which every name comes once and every number is one;
+    Unreadable otherwise."""
     if len(content) > BYTES_MAX:
         raise Unreadable(f"a receipt has at most {BYTES_MAX} bytes")
     try:
@@ -34,6 +38,9 @@ def parse(content: bytes) -> dict[str, Any]:
         raise Unreadable("a receipt is one JSON object")
     if not _shallow(read):
         raise Unreadable(f"a receipt has at most {DEPTH_MAX} objects within one another")
+    schema = read.get("schema")
+    if not (isinstance(schema, str) and schema.startswith(SCHEMAS)):
+        raise Unreadable(f"a receipt names its schema, {SCHEMAS} and a version")
     return read
 
 

@@ -67,7 +67,7 @@ class Outcome:
 def verify(content: bytes, authority: bytes | None = None) -> Outcome:
     """Check a receipt; `authority`: certificates (PEM) that may issue those of the two ends.
 
-    Raises Unreadable for what is no JSON that a receipt could be.
+    Raises Unreadable for what is no receipt.
     """
     receipt = parse(content)
     outcome = Outcome()
