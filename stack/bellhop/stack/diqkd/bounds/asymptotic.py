@@ -72,7 +72,7 @@ def best_flip(rate: Callable[[float], float], most: float = 0.5) -> float:
 def lowest(
     function: Callable[[float], float], low: float, high: float, precision: float = 5e-9
 ) -> float:
-    """Where a function with one valley has it, by golden sections, to `precision` of its bracket."""
+    """Where a function has its one valley, by golden sections: to `precision` of the bracket."""
     tolerance = (high - low) * precision
     left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
     at_left, at_right = function(left), function(right)
