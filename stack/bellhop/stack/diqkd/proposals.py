@@ -237,7 +237,10 @@ class Proposals:
         if message.digest != _digest(record):
             del self._proposed[peer]
             refused = Refuse(peer, "accept_of_another_proposal")
-            why = f"{peer} agreed to something else"
+            why = (
+                f"{peer} agreed to another proposal: run another session; if it happens again,"
+                " somebody changes what the nodes tell each other"
+            )
             return [refused, *desk.decline(record, why), *desk.answer(peer, "refused", why)]
         return self.agree(now_ns, peer)
 
