@@ -14,6 +14,7 @@ from tests.support.hostile import ADAM, Lab, running_lab
 from tests.support.relay import Caller, Once, Said, calling, envelope, honest, is_a, is_stage
 
 from bellhop.node.tls import PartyKind, grpc_channel_credentials
+from bellhop.stack.diqkd.distil import POOL_ADVICE
 from bellhop.v1 import peer_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -59,6 +60,13 @@ def other_body(said: pb.Envelope) -> list[Said]:
     return [said]
 
 
+def other_hash_key(said: pb.Envelope) -> list[Said]:
+    """Of the verification: its first byte, the number of steps, is looked at before its tag."""
+    body = said.tagged.body
+    said.tagged.body = body[:1] + flipped(body[1:])
+    return [said]
+
+
 def other_errors(said: pb.Envelope) -> list[Said]:
     """Other counts, and possible ones."""
     said.tagged.body = said.tagged.body[:-1] + bytes([said.tagged.body[-1] ^ 1])
@@ -93,11 +101,14 @@ def other_tests(said: pb.Envelope) -> list[Said]:
     return [said]
 
 
-def other_epsilon(said: pb.Envelope) -> list[Said]:
-    content = json.loads(said.propose.parameters)
-    content["epsilon"] = 0.5
-    said.propose.parameters = canonical(content)
-    return [said]
+def other_epsilon(epsilon: float) -> Once:
+    def change(said: pb.Envelope) -> list[Said]:
+        content = json.loads(said.propose.parameters)
+        content["epsilon"] = epsilon
+        said.propose.parameters = canonical(content)
+        return [said]
+
+    return Once(is_a("propose"), change)
 
 
 STAGES = [
@@ -111,7 +122,8 @@ STAGES = [
 ]
 TAMPERED: dict[str, Once | OtherProposal] = {
     **{f"tag of {stage}": Once(is_stage(stage), other_tag) for stage in STAGES},
-    **{f"body of {stage}": Once(is_stage(stage), other_body) for stage in STAGES[2:-1]},
+    **{f"body of {stage}": Once(is_stage(stage), other_body) for stage in STAGES[2:-2]},
+    "hash key of VERIFICATION": Once(is_stage("VERIFICATION"), other_hash_key),
     "counts of DECISION": Once(is_stage("DECISION"), other_errors),
     "test rounds": Once(is_a("test_rounds"), other_tests),
     "proposal": OtherProposal(),
@@ -130,7 +142,8 @@ def test_a_tampered_message_leaves_no_key(lab: Lab, what: str) -> None:
     assert keys(lab) == had
     finder = next(n for n, peer in others() if lab.refusals(n, peer, "tag_wrong") > before[n])
     assert lab.records(finder, "refused", reason="tag_wrong")[-1]["who_must_act"]
-    aborted = {"session": end["session"], "reason": "authentication failed: tag_wrong"}
+    reason = f"authentication failed: tag_wrong; {POOL_ADVICE}"
+    aborted = {"session": end["session"], "reason": reason}
     assert lab.records(finder, "session_aborted", **aborted)
 
 
@@ -140,9 +153,23 @@ def others() -> tuple[tuple[str, str], ...]:
 
 def test_a_proposal_that_does_not_hold_is_declined(lab: Lab) -> None:
     had = keys(lab)
-    lab.peers.meddle = Once(is_a("propose"), other_epsilon)
+    meddle = lab.peers.meddle = other_epsilon(0.95)
     end = lab.run_session()
-    assert end["outcome"] == "refused" and "declined by bob" in end["reason"]
+    assert meddle.done
+    assert end["outcome"] == "refused" and "declined by bob: epsilon is above" in end["reason"]
+    assert keys(lab) == had
+
+
+def test_who_agrees_to_another_proposal_has_no_session(lab: Lab) -> None:
+    """Bob hears one that holds, and says by its digest which: it is not the one alice made."""
+    had = keys(lab)
+    before = lab.refusals("alice", "bob", "accept_of_another_proposal")
+    meddle = lab.peers.meddle = other_epsilon(0.5)
+    end = lab.run_session()
+    assert meddle.done
+    assert end["outcome"] == "refused"
+    assert "agreed to another proposal" in end["reason"] and "run another" in end["reason"]
+    lab.await_refusal("alice", "bob", "accept_of_another_proposal", before)
     assert keys(lab) == had
 
 
@@ -272,6 +299,9 @@ def intrude(adam: Caller, said: pb.Envelope) -> list[Said]:
         {"test_rounds": pb.TestRounds(session=session, slot=0, rounds=8, tests=b"\x01")},
         {"tagged": said.tagged},
         {"decoded": pb.Decoded(session=session)},
+        {"syndrome_wanted": pb.SyndromeWanted(session=session, steps=1)},
+        {"syndrome_extra": pb.SyndromeExtra(session=session, steps=1, bits=b"\x01")},
+        {"paused": pb.Paused(session=session, paused=True)},
         {"position": pb.Position(session=session, accepted=True, decoded=True)},
     ]
     for place, message in enumerate(messages, start=2):
