@@ -135,7 +135,7 @@ def test_metrics_may_be_switched_off_and_nothing_else() -> None:
         ("block_rounds = 4096", "block_rounds = 65537", "diqkd.block_rounds", "65536"),
         ("rounds = 1500000", "rounds = 1000", "diqkd.block_rounds", "diqkd.rounds"),
         ("s_design = 2.67", "s_design = nan", "diqkd.s_design", ""),
-        ('bound = "renyi-2405.05912"', 'bound = "eat"', "diqkd.bound", ""),
+        ('bound = "renyi-2405.05912"', 'bound = "eat"', "diqkd.bound", "'eat-2109.14600'"),
         (
             'bound = "renyi-2405.05912"',
             'bound = "renyi-filtered-unrefereed"',
@@ -159,7 +159,7 @@ def test_metrics_may_be_switched_off_and_nothing_else() -> None:
         ('"sae-bob"', f'"{"ü" * 33}"', "sae[1].id", "64 bytes"),
         ('"1.2"', '"1.1"', "etsi.tls_min", "1.1"),
         ('source = "os"', 'source = "device"', "randomness.path", "randomness.source"),
-        ('source = "os"', 'source = "dice"', "randomness.source", "dice"),
+        ('source = "os"', 'source = "dice"', "randomness.source", "'device', 'os'"),
         (
             'source = "os"\n# path = "/dev/hwrng"\nmin_entropy_bits_per_byte = 7.0\nmix_os = true',
             'source = "device"\npath = "/dev/hwrng"\nmix_os = false',

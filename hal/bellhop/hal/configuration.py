@@ -3,11 +3,12 @@
 import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from bellhop.hal.errors import ConfigError
 
@@ -21,6 +22,7 @@ its memory to decode, and no key goes over lines."""
 Struct = TypeVar("Struct", bound=msgspec.Struct)
 
 _WHERE = re.compile(r" - at `\$\.?(?P<path>.*)`$")
+_STEP = re.compile(r"[^.\[]+|\[\.\.\.\]")
 _UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]*)`")
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]*)`")
 
@@ -47,7 +49,7 @@ def decode_toml(text: str, struct: type[Struct], origin: str) -> Struct:
     try:
         return msgspec.toml.decode(text, type=struct)
     except msgspec.ValidationError as error:
-        raise _invalid(error, origin) from error
+        raise _invalid(error, struct, origin) from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{origin} is not TOML: {error}", origin) from error
     except RecursionError:
@@ -76,7 +78,7 @@ def convert(document: object, struct: type[Struct], origin: str) -> Struct:
     try:
         return msgspec.convert(document, struct)
     except msgspec.ValidationError as error:
-        raise _invalid(error, origin) from error
+        raise _invalid(error, struct, origin) from error
 
 
 def convert_options(options: Mapping[str, object], struct: type[Struct], section: str) -> Struct:
@@ -87,14 +89,43 @@ def convert_options(options: Mapping[str, object], struct: type[Struct], section
         raise ConfigError(error.message, f"{section}.{error.field}") from error
 
 
-def _invalid(error: msgspec.ValidationError, origin: str) -> ConfigError:
+def _invalid(
+    error: msgspec.ValidationError, struct: type[msgspec.Struct], origin: str
+) -> ConfigError:
     message = str(error)
     where = _WHERE.search(message)
     field = where["path"] if where else ""
     name = _UNKNOWN.search(message) or _MISSING.search(message)
     if name:
         field = f"{field}.{name['name']}" if field else name["name"]
-    return ConfigError(f"{origin}: {_WHERE.sub('', message)} ({field})", field)
+    wanted = values_wanted(message, struct, field)
+    return ConfigError(f"{origin}: {_WHERE.sub('', message)}{wanted} ({field})", field)
+
+
+def values_wanted(message: str, struct: type[msgspec.Struct], field: str) -> str:
+    """What msgspec's `message` about a field, named by its path, lacks: the values it may have."""
+    if not message.startswith("Invalid enum value"):
+        return ""
+    allowed = _allowed(inspect.type_info(struct), _STEP.findall(field))
+    return f": it is one of {', '.join(map(repr, allowed))}"
+
+
+def _allowed(of: inspect.Type, path: list[str]) -> Iterator[object]:
+    """The values of the field at this path that are listed by their names."""
+    match of:
+        case inspect.LiteralType() if not path:
+            yield from of.values
+        case inspect.StructType() if path:
+            fields = (field for field in of.fields if field.encode_name == path[0])
+            for field in fields:
+                yield from _allowed(field.type, path[1:])
+        case inspect.ListType() | inspect.VarTupleType() if path:
+            yield from _allowed(of.item_type, path[1:])
+        case inspect.DictType() if path:
+            yield from _allowed(of.value_type, path[1:])
+        case inspect.UnionType():
+            for kind in of.types:
+                yield from _allowed(kind, path)
 
 
 def require(holds: bool, field: str, rule: str) -> None:

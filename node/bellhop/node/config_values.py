@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from bellhop.hal.configuration import values_wanted
 from bellhop.hal.errors import ConfigError
 
 _UNITS_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
@@ -49,6 +50,7 @@ def decode(text: str, kind: type[AnySection], folder: Path, origin: str) -> AnyS
         return msgspec.toml.decode(text, type=kind, dec_hook=_reading_hook(folder))
     except msgspec.ValidationError as error:
         name, problem = _place(str(error))
+        problem += values_wanted(problem, kind, name)
         raise ConfigError(f"{origin}: {name}: {problem}", field=name) from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{origin} is not TOML: {error}; correct its syntax", origin) from error
