@@ -133,10 +133,8 @@ def _gain_objection(p: Parameters, policy: SessionPolicy) -> str | None:
     least = max(KEY_BITS_MIN, SPENT_BITS + policy.net_bits_min)
     if expected >= least:
         return None
-    gained = f"a key of {expected}" if expected > 0 else "no key"
-    promised = (
-        f"it would spend {SPENT_BITS} bits, and {gained} is expected of the {least} bits wanted"
-    )
+    gained = f"a key of {expected:,} bits" if expected > 0 else "no key"
+    promised = f"expected {gained}, wanted at least {least:,} ({SPENT_BITS} of them are spent)"
     if p.even_at_a_loss:
         return (
             f"{promised}: --even-at-a-loss speaks for one node, the other agrees if its"
