@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bellhop.stack.diqkd.code import Code, build_code, design_code
+from bellhop.stack.diqkd.degrees import entropy
 from bellhop.stack.diqkd.estimate import Estimate, estimate
 from bellhop.stack.diqkd.reconcile import syndrome
 
@@ -73,3 +74,12 @@ def test_parities_all_alike_give_a_number(plain: Code, fill: int) -> None:
     (_, error), *rest = estimate(plain, parities, prior).classes
     assert not rest
     assert (0 < error < 0.02) if fill == 0 else (0.02 < error <= 0.5)
+
+
+def test_the_deviation_is_that_of_the_entropy(mixed: Code) -> None:
+    """Priors count as knowledge, so that blocks at the prior's own rates scatter no more."""
+    tests = np.random.default_rng(1 << 20).random(ROUNDS) < MIXED[1][0]
+    prior = np.where(tests, MIXED[1][1], MIXED[0][1])
+    found = [estimated(mixed, seed, prior, 1.0) for seed in range(40)]
+    bits = [sum(count * entropy(q) for count, q in e.classes) for e in found]
+    assert 0.4 < np.std(bits) / np.mean([e.entropy_deviation for e in found]) < 1.2

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 BALL_CHECKS = 1024
 """Lifted checks that are explored around each edge a column already has."""
 
-WIDE_BALL_SHARE = 8
-"""Around a column of degree 2, one in this many of all lifted checks instead, if that is more: a
-cycle of such columns is a word of its length, and with 1,024 checks cycles of 8 were met."""
+WIDE_BALL_CHECKS = 49_152
+"""The same around a column of degree 2, but at most half of all lifted checks: a cycle of such
+columns is a word of its length. With 1,024 checks there were cycles of 8 in blocks of 1.2e6."""
 
 DRAWS_MAX = 64
 """Draws of socket and shift for one edge before a check inside the ball is accepted."""
@@ -104,13 +104,14 @@ def mark_ball(
 
 
 @_kernel(
-    "UniTuple(int64, 3)(uint64, uint64, int64, int64, int64, int64, int64[::1], int64[::1],"
+    "UniTuple(int64, 3)(uint64, uint64, int64, int64, int64, int64, int64, int64[::1], int64[::1],"
     " int64[::1], int32[::1], int32[::1])"
 )
 def draw_edge(
     seed: np.uint64,
     edge: np.uint64,
     column: int,
+    reserved: int,
     left: int,
     lifting: int,
     room: int,
@@ -122,6 +123,7 @@ def draw_edge(
 ) -> tuple[int, int, int]:
     """A (socket, row, shift) outside the balls of the column if `DRAWS_MAX` draws find one.
 
+    Sockets are drawn from `reserved` to `left`.
     Row -1: none serves at all. A row twice in one column is never taken: when all draws met such
     rows, the next row that has room serves, one socket more than its share.
     """
@@ -129,7 +131,7 @@ def draw_edge(
     socket, row = left - 1, -1
     for attempt in range(DRAWS_MAX):
         index = edge * np.uint64(2 * DRAWS_MAX) + np.uint64(2 * attempt)
-        candidate = draw_below(seed, index, left)
+        candidate = reserved + draw_below(seed, index, left - reserved)
         shift = draw_below(seed, index + np.uint64(1), lifting)
         start = sockets[candidate]
         if taken[start] == column or row_fill[start] == room:
@@ -147,10 +149,11 @@ def draw_edge(
     return socket, row, shift
 
 
-@_kernel("boolean(int64[::1], int64[::1], int64, int64, uint64, int64[::1], int64[::1])")
+@_kernel("boolean(int64[::1], int64[::1], int64, int64, int64, uint64, int64[::1], int64[::1])")
 def place_edges(
     column_start: _Integers,
     sockets: _Integers,
+    reserved: int,
     rows: int,
     lifting: int,
     seed: np.uint64,
@@ -159,7 +162,8 @@ def place_edges(
 ) -> bool:
     """Give each edge a random remaining socket and a random shift; false if a column cannot.
 
-    `sockets` names a row for each edge and is used up. Lifted checks around a column's earlier
+    `sockets` names a row for each edge and is used up; columns of degree 2, which come first, draw
+    from those at its end, from `reserved` on. Lifted checks around a column's earlier
     edges are avoided, because they close short cycles. Columns of degree 2 also avoid base rows:
     two short base cycles that share a row make a word of low weight whatever their shifts, once
     round the one, round the other, and both back (shifts commute).
@@ -175,14 +179,14 @@ def place_edges(
     base_marks = np.full(rows, -1, dtype=np.int32)
     queue = np.zeros(BALL_CHECKS, dtype=np.int64)
     base_queue = np.zeros(max(rows // BASE_BALL_SHARE, 1), dtype=np.int64)
-    wide_queue = np.zeros(max(rows * lifting // WIDE_BALL_SHARE, BALL_CHECKS), dtype=np.int64)
+    wide_queue = np.zeros(min(rows * lifting // 2, WIDE_BALL_CHECKS), dtype=np.int64)
     for column in range(columns):
         first, last = column_start[column], column_start[column + 1] - 1
         for e in range(first, last + 1):
             left = edges - e
             socket, row, shift = draw_edge(
-                seed, np.uint64(e), column, left, lifting, room, sockets, row_fill, taken,
-                marks, base_marks,
+                seed, np.uint64(e), column, reserved if last - first == 1 else 0, left, lifting,
+                room, sockets, row_fill, taken, marks, base_marks,
             )  # fmt: skip
             if row < 0:
                 return False

@@ -32,10 +32,14 @@ FACTOR_RANGE = (0.05, 4.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """What the parities say: error probabilities by bit, and (count, probability) by class."""
+    """What the parities say: error probabilities by bit, and (count, probability) by class.
+
+    `entropy_deviation` is the standard deviation, in bits, of the block's entropy at these rates.
+    """
 
     error_probability: NDArray[np.float32] = field(repr=False)
     classes: tuple[tuple[float, float], ...]
+    entropy_deviation: float
 
 
 def estimate(code: Code, parities: NDArray[np.uint8], prior: NDArray[np.float32]) -> Estimate:
@@ -60,14 +64,31 @@ def estimate(code: Code, parities: NDArray[np.uint8], prior: NDArray[np.float32]
         math.hypot(known, 1 / math.sqrt(max(total / 2, 1.0)))
         for known, (total, _) in zip(CALIBRATION, sums, strict=True)
     ]
-    factors = _factors(members * means[:, None], checks[seen], odd[seen], np.array(widths))
+    factors, covariance = _factors(
+        members * means[:, None], checks[seen], odd[seen], np.array(widths)
+    )
     scaled = -np.expm1(-exponent * np.where(high == 1, factors[1], factors[0])) / 2
     classes = tuple(
         (count, float(scaled[mask].mean()))
         for mask, (_, count) in zip(masks, sums, strict=True)
         if count
     )
-    return Estimate(scaled.astype(np.float32), classes)
+    slopes = np.array(
+        [
+            total * factor * _entropy_by_exponent(total * factor / max(count, 1))
+            for (total, count), factor in zip(sums, factors, strict=True)
+        ]
+    )
+    deviation = math.sqrt(float(slopes @ covariance @ slopes))
+    return Estimate(scaled.astype(np.float32), classes, deviation)
+
+
+def _entropy_by_exponent(exponent: float) -> float:
+    """Derivative of h(q) in bits by the exponent -log(1 - 2 q)."""
+    even = math.exp(-exponent)
+    if not 0 < even < 1:
+        return 0.0
+    return even / 2 * math.log2((1 + even) / (1 - even))
 
 
 def _factors(
@@ -75,9 +96,12 @@ def _factors(
     checks: NDArray[np.int64],
     odd: NDArray[np.float64],
     widths: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """The two factors by which the classes' exponents (2, cells) fit the counts best."""
-    log_factor = np.zeros(2)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The two factors by which the classes' exponents (2, cells) fit the counts best.
+
+    Beside them the covariance of their logarithms, from the Fisher information.
+    """
+    log_factor, fisher = np.zeros(2), np.eye(2)
     low, high = (math.log(bound) for bound in FACTOR_RANGE)
     for _ in range(SCORINGS):
         parts = exponents * np.exp(log_factor)[:, None]
@@ -88,4 +112,5 @@ def _factors(
         score = (slope * weight * (odd - checks * p)).sum(axis=1) - log_factor / widths**2
         fisher = (slope * (checks * weight)) @ slope.T + np.diag(1 / widths**2)
         log_factor = np.clip(log_factor + np.linalg.solve(fisher, score), low, high)
-    return np.exp(log_factor)
+    covariance = np.linalg.inv(fisher).astype(np.float64)
+    return np.exp(log_factor), covariance

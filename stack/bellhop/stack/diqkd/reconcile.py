@@ -27,19 +27,25 @@ from bellhop.stack.diqkd.estimate import Estimate, estimate
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 ITERATIONS_MAX = 200
-"""Sweeps before a block is given up; blocks of 1.2e6 near the threshold took 40 to 154."""
+"""Sweeps before more syndrome is asked for; blocks of 1.2e6 took 35 to 101."""
 
-STALL_SWEEPS = 24
-STALL_PROGRESS = 0.96
+STALLS = ((24, 0.96), (10, 0.88))
 """A decoder that has not brought the unsatisfied checks below this share of their least number in
-so many sweeps is given more syndrome: near the threshold blocks creep, but seldom so slowly."""
+so many sweeps is given more syndrome; short blocks, long ones. Blocks of 1.2e6 that decoded late
+went faster than that, those that failed stayed at a level; a short one leaves it now and then."""
 
-FIRST_REQUEST = 1.004
-"""What is asked for at first, over what half of the blocks need: a failure costs a second, more
-syndrome costs key."""
+FIRST_REQUEST = 1.006
+FIRST_DEVIATIONS = 0.7
+"""What is asked for at first, over what half of the blocks need, and standard deviations of the
+entropy that is estimated: a failure costs half a second, more syndrome costs key."""
 
 LONG_ROUNDS = 200_000
-"""From here on a failed block is short of one step; shorter ones scatter more and ask for two."""
+"""From here on blocks are long: their decoders hardly stay at a level and then leave it."""
+
+STRIDE_SHORT = 2
+STRIDE_SHARE = 100
+"""After a failure short blocks ask for two steps more, long ones for at least one part in this many
+of the base syndrome: with less the second attempt was slow or failed too."""
 
 MESSAGE_LLR_MAX = 15.2
 """Largest log-likelihood ratio of a message whose tanh a float32 still tells from one."""
@@ -133,11 +139,17 @@ def decode(
         parities = _interleave(halves, parities)
     errors, converged, iterations = _find_errors(code, steps, parities, estimated.error_probability)
     found = np.ascontiguousarray(errors.T).reshape(-1)[:n]
-    stride = 1 if n >= LONG_ROUNDS else 2
-    more: int | None = min(steps + stride, design.steps_max)
+    more: int | None = min(steps + _stride(design), design.steps_max)
     if converged or more == steps:
         more = None
     return Decoded(own_bits ^ found, converged, iterations, more)
+
+
+def _stride(design: CodeDesign) -> int:
+    """The steps that are asked for after a failure."""
+    if design.rounds < LONG_ROUNDS:
+        return STRIDE_SHORT
+    return -(-design.rows // (STRIDE_SHARE * design.step_rows))
 
 
 def _first_steps(design: CodeDesign, estimated: Estimate) -> int | None:
@@ -145,7 +157,7 @@ def _first_steps(design: CodeDesign, estimated: Estimate) -> int | None:
     if not estimated.classes:
         return 0  # all bits are known
     needed = FIRST_REQUEST * needed_leak_bits(design, estimated.classes)
-    missing = needed - design.syndrome_bits
+    missing = needed + FIRST_DEVIATIONS * estimated.entropy_deviation - design.syndrome_bits
     steps = max(0, math.ceil(missing / (design.step_rows * design.lifting)))
     return steps if steps <= design.steps_max else None
 
@@ -175,6 +187,7 @@ def _find_errors(
     limit = message_limits(code)
     sweep = sweep_short if code.design.lifting <= SHORT_LIFTING_MAX else sweep_long
     graph = (refined_rows(code, steps), code.edge_column, code.edge_shift)
+    stall = STALLS[code.design.rounds >= LONG_ROUNDS]
     unsatisfied: list[int] = []
     for iteration in range(ITERATIONS_MAX + 1):
         errors = (ratio > 1).astype(np.uint8)
@@ -183,17 +196,17 @@ def _find_errors(
         unsatisfied.append(int(np.count_nonzero(residue)))
         if unsatisfied[-1] == 0:
             return errors, True, iteration
-        if iteration == ITERATIONS_MAX or _stalled(unsatisfied):
+        if iteration == ITERATIONS_MAX or _stalled(unsatisfied, *stall):
             return errors, False, iteration
         sweep(*graph, limit, wanted, ratio, messages)
     raise AssertionError("the last iteration returns")
 
 
-def _stalled(unsatisfied: list[int]) -> bool:
+def _stalled(unsatisfied: list[int], sweeps: int, share: float) -> bool:
     """Whether the last sweeps have hardly satisfied more checks than those before them."""
-    if len(unsatisfied) <= STALL_SWEEPS:
+    if len(unsatisfied) <= sweeps:
         return False
-    return min(unsatisfied[-STALL_SWEEPS:]) > STALL_PROGRESS * min(unsatisfied[:-STALL_SWEEPS])
+    return min(unsatisfied[-sweeps:]) > share * min(unsatisfied[:-sweeps])
 
 
 def message_limits(code: Code) -> NDArray[np.float32]:
