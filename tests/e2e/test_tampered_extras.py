@@ -4,14 +4,15 @@ What is tagged, changed or replayed: see `test_tampered_sessions`.  A changed si
 is tried in `test_receipts`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from tests.support.hostile import Lab, running_lab
-from tests.support.relay import Once, Said, envelope, honest, is_a, is_stage
+from tests.support.relay import Once, Said, envelope, faithful, honest, is_a, is_stage
 
 from bellhop.stack.diqkd.distil import STEPS_DIFFER
 from bellhop.stack.messages import EXTRA_STEPS_MAX
+from bellhop.v1 import memory_pb2
 from bellhop.v1 import peer_pb2 as pb
 
 pytestmark = pytest.mark.e2e
@@ -27,7 +28,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 def unharmed(lab: Lab) -> Iterator[None]:
     """After whatever was tried: the same processes, and they have found one another again."""
     yield
-    lab.peers.meddle = honest
+    lab.peers.meddle, lab.memory.distort = honest, faithful
     lab.assert_unharmed()
     blocks = lab.settled()
     assert blocks["alice"] == blocks["bob"]
@@ -73,6 +74,67 @@ def test_ends_with_different_extra_syndrome_make_no_key(lab: Lab, what: str) -> 
     assert end["outcome"] == "aborted" and STEPS_DIFFER in end["reason"]
     lab.await_refusal("bob", "alice", "steps_differ", before)
     assert lab.refusals("bob", "alice", "tag_wrong") == wrong_tags
+    assert keys(lab) == had
+
+
+def spoilt(up: bool, data: bytes) -> list[bytes]:
+    """One outcome in 64 of alice's device is wrong: more than the code corrects without steps."""
+    if up:
+        return [data]
+    report = memory_pb2.MemoryReport.FromString(data)
+    if report.WhichOneof("report") == "measured":
+        outcomes = bytearray(report.measured.outcomes)
+        outcomes[:-1:8] = bytes(byte ^ 1 for byte in outcomes[:-1:8])
+        report.measured.outcomes = bytes(outcomes)
+    return [report.SerializeToString()]
+
+
+class Extra:
+    """Changes whatever `member` extra syndrome is about, always in the same way."""
+
+    def __init__(self, member: str, change: Callable[[pb.Envelope], None]) -> None:
+        self._is_it = is_a(member)
+        self._change = change
+        self.changed = 0
+
+    def __call__(self, _sender: str, said: pb.Envelope) -> list[Said]:
+        if self._is_it(said):
+            self.changed += 1
+            self._change(said)
+        return [said]
+
+
+def one_more(said: pb.Envelope) -> None:
+    said.syndrome_wanted.steps = min(said.syndrome_wanted.steps + 1, EXTRA_STEPS_MAX)
+
+
+def other_bit(said: pb.Envelope) -> None:
+    said.syndrome_extra.bits = flipped(said.syndrome_extra.bits)
+
+
+def test_more_steps_than_bob_asked_for_are_paid_at_both_ends(lab: Lab) -> None:
+    """Whoever changes his request gets the nodes to tell, and to pay, a step more."""
+    had = keys(lab)
+    lab.memory.distort = spoilt
+    meddle = lab.peers.meddle = Extra("syndrome_wanted", one_more)
+    end = lab.run_session()
+    assert meddle.changed and end["outcome"] == "stored"
+    given = lab.records("alice", "extra_syndrome_said", session=end["session"])
+    taken = lab.records("bob", "extra_syndrome_heard", session=end["session"])
+    assert [one["steps"] for one in given] == [one["steps"] for one in taken]
+    for node in ("alice", "bob"):
+        assert lab.status(node)["core"]["last_session"]["leak_bits"] == end["leak_bits"]
+    assert keys(lab) == {node: count + 1 for node, count in had.items()}
+
+
+def test_changed_extra_syndrome_makes_no_key(lab: Lab) -> None:
+    """As above, but for one bit: bob finds no string, or the tag shows that it is another one."""
+    had = keys(lab)
+    lab.memory.distort = spoilt
+    meddle = lab.peers.meddle = Extra("syndrome_extra", other_bit)
+    end = lab.run_session()
+    assert meddle.changed and end["outcome"] == "aborted"
+    assert "tag_wrong" in end["reason"] or "reconciliation failed" in end["reason"]
     assert keys(lab) == had
 
 
