@@ -45,7 +45,7 @@ class DiqkdSection(Section, frozen=True, kw_only=True):
     plan_from: Literal["configuration", "calibration"] = "configuration"
     """"configuration": sessions are planned with s_design and qber_design. "calibration": with the
     last calibration of their link, two standard errors worse than it was found, where there is
-    one."""
+    one; a link much worse than s_design and qber_design is still warned of."""
     epsilon: Annotated[float, Meta(gt=0, lt=1)] = 1e-10
     """Soundness error of a session; under the assumptions that its receipt lists."""
     block_rounds: Annotated[int, Meta(ge=1, le=BLOCK_ROUNDS_MAX)] = 4_096

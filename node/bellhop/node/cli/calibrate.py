@@ -11,6 +11,7 @@ from bellhop.hal.errors import ConfigError
 from bellhop.node.cli.node_option import config_option
 from bellhop.node.cli.output import Rows, json_option, show
 from bellhop.node.config import NodeConfig, load_config
+from bellhop.node.config_diqkd import DiqkdSection
 from bellhop.stack.diqkd.calibrate import ROUNDS_MIN
 from bellhop.stack.messages import CALIBRATION_ROUNDS_MAX
 
@@ -56,7 +57,33 @@ def calibrate(
         context.exit(EXIT_ABORTED)
     link = str(end["link"])
     drifts = known_to(config)["drifts"].get(link, [])
+    if not any(one["figure"] == "key" for one in drifts):
+        drifts += too_short(config.diqkd, end)
     show(end | {"drift": drifts}, calibration_rows(link, end, drifts), as_json)
+
+
+def too_short(diqkd: DiqkdSection, one: Known) -> list[Known]:
+    """A warning if sessions are planned with this calibration and those of the configuration's
+    length are expected to gain less than they should."""
+    from bellhop.stack.diqkd.bounds.design import EAT
+    from bellhop.stack.diqkd.calibrate import worse_by_errors
+    from bellhop.stack.diqkd.plan import plan
+
+    if diqkd.plan_from != "calibration" or diqkd.bound == EAT:
+        return []
+    s, qber = worse_by_errors(one["s"], one["s_error"], one["qber"], one["qber_error"])
+    planned = plan(diqkd.rounds, s, qber, bound=diqkd.bound, epsilon=diqkd.epsilon)
+    if isinstance(planned, str):
+        warning = planned
+    elif planned.keyed and planned.net_bits >= diqkd.net_bits_min:
+        return []
+    else:
+        warning = (
+            f"a session of {diqkd.rounds:,} rounds (diqkd.rounds), planned with S = {s:.4f} and"
+            f" QBER = {qber:.2%}, is expected to gain less than is wanted of it"
+        )
+    what = "align the link and calibrate it again, or take more rounds: 'bellhop diqkd plan'"
+    return [{"figure": "key", "warning": warning, "what_to_do": what}]
 
 
 @click.command("calibrations")
@@ -113,15 +140,7 @@ def _figures(one: dict[str, Any]) -> str:
 
 
 def _drift_rows(drifts: list[dict[str, Any]]) -> Rows:
-    return [
-        (
-            "  drift",
-            f"WARNING: {one['figure']} is {one['now']:.5g}, the {one['since']} has "
-            f"{one['before']:.5g} ({one['standard_errors']:+.1f} standard errors): "
-            f"{one['what_to_do']}",
-        )
-        for one in drifts
-    ]
+    return [("  drift", f"WARNING: {one['warning']}: {one['what_to_do']}") for one in drifts]
 
 
 def _when(at_ns: int) -> str:

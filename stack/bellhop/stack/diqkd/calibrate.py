@@ -20,12 +20,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bellhop.hal.operations import LinkName
 from bellhop.stack.core import Fact
+from bellhop.stack.diqkd.bounds.asymptotic import asymptotic_key_rate, best_flip_probability
 from bellhop.stack.diqkd.bounds.chsh import S_MAX
 from bellhop.stack.diqkd.rounds import KEY_SETTING_BOB
 from bellhop.stack.ids import SessionId
@@ -170,6 +172,17 @@ class Calibration:
         return Calibration(session, at_ns, Counts(**counts), content["span_ns"])
 
 
+class Compared(NamedTuple):
+    """What the configuration expects of a link; `planned`: what its sessions are planned with.
+
+    Else they are planned with calibrations.
+    """
+
+    s: float
+    qber: float
+    planned: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Drift:
     """A figure that is off by more than `DRIFT_ERRORS`; `since` names what it is compared with."""
@@ -179,41 +192,93 @@ class Drift:
     before: float
     now: float
     standard_errors: float
+    what_to_do: str
 
     @property
-    def what_to_do(self) -> str:
-        if self.since == "design":
-            option = "s_design" if self.figure == "s" else "qber_design"
-            return (
-                f"align the link, or plan with what it gives: diqkd.{option}, or"
-                ' diqkd.plan_from = "calibration"'
-            )
-        return "look at the link before the next session; calibrate again if it was changed"
+    def warning(self) -> str:
+        return (
+            f"{self.figure} is {self.now:.5g}, the {self.since} has {self.before:.5g}"
+            f" ({self.standard_errors:+.1f} standard errors)"
+        )
 
     def fields(self) -> Fields:
-        return asdict(self) | {"what_to_do": self.what_to_do}
+        return asdict(self) | {"warning": self.warning}
 
 
-def drift(now: Counts, before: Counts | None, design: Planned | None) -> tuple[Drift, ...]:
-    """Where the link is worse than its design, or other than at the last calibration."""
-    drifted: list[Drift] = []
-    if design is not None:
-        s, qber = design
-        s_errors, qber_errors = (now.s - s) / now.s_error, (now.qber - qber) / now.qber_error
-        if s_errors < -DRIFT_ERRORS:
-            drifted.append(Drift("s", "design", s, now.s, s_errors))
-        if qber_errors > DRIFT_ERRORS:
-            drifted.append(Drift("qber", "design", qber, now.qber, qber_errors))
-    if before is not None:
-        s_error = math.hypot(now.s_error, before.s_error)
-        qber_error = math.hypot(now.qber_error, before.qber_error)
-        last = "last calibration"
-        changed = (
-            Drift("s", last, before.s, now.s, (now.s - before.s) / s_error),
-            Drift("qber", last, before.qber, now.qber, (now.qber - before.qber) / qber_error),
+@dataclass(frozen=True, slots=True)
+class Keyless:
+    """Sessions would be planned with these figures, at which none has a key however long it is."""
+
+    s: float
+    qber: float
+
+    @property
+    def warning(self) -> str:
+        return (
+            f"no key can be planned: sessions are planned with S = {self.s:.4f} and QBER ="
+            f" {self.qber:.2%}, {PLAN_ERRORS:g} standard errors worse than was found"
         )
-        drifted += [one for one in changed if abs(one.standard_errors) > DRIFT_ERRORS]
+
+    def fields(self) -> Fields:
+        what = "align the link, then calibrate it again; with more rounds, if the errors are large"
+        return {"figure": "key", **asdict(self), "what_to_do": what, "warning": self.warning}
+
+
+_ALIGN = 'align the link, or plan with what it gives: diqkd.{}, or diqkd.plan_from = "calibration"'
+_EXPECT = "align the link, or expect what it gives: diqkd.{}; plans are made of this calibration"
+_LOOK = "look at the link before the next session; calibrate again if it was changed"
+
+
+def drift(
+    now: Counts, before: Counts | None, design: Compared | None
+) -> tuple[Drift | Keyless, ...]:
+    """Where the link is worse than its design, or other than at the last calibration; and whether
+    sessions are planned with what it shows, and have no key at that."""
+    found = [] if design is None else _worse(now, design)
+    if before is not None:
+        found += _changed(now, before)
+    drifted: list[Drift | Keyless] = [
+        one for one in found if abs(one.standard_errors) > DRIFT_ERRORS
+    ]
+    if design is not None and not design.planned:
+        s, qber = cautious(now)
+        above = max(s, 0.0)  # the formula knows S by its magnitude
+        if asymptotic_key_rate(above, qber, best_flip_probability(above, qber)) <= 0.0:
+            drifted.append(Keyless(s, qber))
     return tuple(drifted)
+
+
+def _worse(now: Counts, design: Compared) -> list[Drift]:
+    """How much worse than the design either figure is; 0 errors for what is better."""
+    s_errors = min(0.0, (now.s - design.s) / now.s_error)
+    qber_errors = max(0.0, (now.qber - design.qber) / now.qber_error)
+    what = _ALIGN if design.planned else _EXPECT
+    return [
+        Drift("s", "design", design.s, now.s, s_errors, what.format("s_design")),
+        Drift("qber", "design", design.qber, now.qber, qber_errors, what.format("qber_design")),
+    ]
+
+
+def _changed(now: Counts, before: Counts) -> list[Drift]:
+    """How much has changed since the last calibration, for the better too."""
+    s_error = math.hypot(now.s_error, before.s_error)
+    qber_error = math.hypot(now.qber_error, before.qber_error)
+    last = "last calibration"
+    return [
+        Drift("s", last, before.s, now.s, (now.s - before.s) / s_error, _LOOK),
+        Drift("qber", last, before.qber, now.qber, (now.qber - before.qber) / qber_error, _LOOK),
+    ]
+
+
+def cautious(counts: Counts) -> Planned:
+    """What to plan with after these counts: worse than they by `PLAN_ERRORS`."""
+    return worse_by_errors(counts.s, counts.s_error, counts.qber, counts.qber_error)
+
+
+def worse_by_errors(s: float, s_error: float, qber: float, qber_error: float) -> Planned:
+    """Likewise, of figures with their standard errors."""
+    s, qber = s - PLAN_ERRORS * s_error, qber + PLAN_ERRORS * qber_error
+    return min(s, S_MAX), min(max(qber, 0.0), 0.5)
 
 
 class Calibrations:
@@ -249,7 +314,7 @@ class Calibrations:
         fact = Fact(_name(link, number), calibration.encode())
         return fact, tuple(_name(link, one) for one in old)
 
-    def drift(self, link: LinkName, design: Planned | None) -> tuple[Drift, ...]:
+    def drift(self, link: LinkName, design: Compared | None) -> tuple[Drift | Keyless, ...]:
         """Of the newest calibration, from its design and from the one before."""
         newest = self.of(link)[-2:]
         if not newest:
@@ -260,11 +325,7 @@ class Calibrations:
     def planned(self, link: LinkName) -> Planned | None:
         """What to plan with: the newest calibration, worse by `PLAN_ERRORS`; None without one."""
         last = self.last(link)
-        if last is None:
-            return None
-        c = last.counts
-        s, qber = c.s - PLAN_ERRORS * c.s_error, c.qber + PLAN_ERRORS * c.qber_error
-        return min(s, S_MAX), min(max(qber, 0.0), 0.5)
+        return None if last is None else cautious(last.counts)
 
     def document(self) -> dict[str, list[Fields]]:
         """By link, oldest first; for people."""

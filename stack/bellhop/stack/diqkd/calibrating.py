@@ -21,9 +21,9 @@ from bellhop.stack.diqkd.calibrate import (
     ROUNDS_MIN,
     Calibration,
     Calibrations,
+    Compared,
     Counts,
     Fields,
-    Planned,
     count,
     counts_objection,
     drift,
@@ -110,9 +110,9 @@ def calibration_objection(p: Parameters) -> str | None:
     return None if p == usual else "the proposal is not that of a calibration"
 
 
-def design_of(policy: SessionPolicy) -> Planned | None:
-    """What sessions are planned with, if that is not calibrations."""
-    return None if policy.plan_from_calibration else (policy.s_design, policy.qber_design)
+def design_of(policy: SessionPolicy) -> Compared:
+    """What calibrations are compared with."""
+    return Compared(policy.s_design, policy.qber_design, not policy.plan_from_calibration)
 
 
 def result_of(calibration: Calibration) -> CalibrationResult:
