@@ -51,6 +51,8 @@ from bellhop.stack.diqkd.degrees import dispersion, entropy
 BLOCKS_A_CODE = 10
 """Short blocks that share a code when undetected errors are counted."""
 
+PACKAGE_ERROR_MIN = 0.05
+
 Classes = tuple[tuple[float, float], ...]
 Bits = NDArray[np.uint8]
 MIXTURE: Classes = ((0.95, 0.018), (0.05, 0.17))
@@ -432,10 +434,13 @@ def _ldpc_package(case: Case) -> Peer | None:
 
 
 def _peers(console: Console) -> list[Peer]:
+    """Cascade at three error rates; the package at the last, because the others take minutes."""
     peers = []
     for error in (0.01, 0.02, 0.05):
         case = _plain(error, rounds=20_000)
         peers.append(_cascade(case))
+        if error < PACKAGE_ERROR_MIN:
+            continue
         package = _ldpc_package(case)
         if package is None:
             console.print("the package ldpc is not installed here: pip install ldpc")
