@@ -140,7 +140,7 @@ def test_the_readme_in_two_terminals(tmp_path: Path) -> None:
             use = ["bash", "-euo", "pipefail", "-c", second]
             done = subprocess.run(use, cwd=tmp_path, capture_output=True, timeout=120, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
-            assert (tmp_path / "letter.md").read_text(encoding="utf-8") == readme
+            assert (tmp_path / "net" / "letter.md").read_text(encoding="utf-8") == readme
         finally:
             held.terminate()
             assert held.wait(30) == 0
