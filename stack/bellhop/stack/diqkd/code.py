@@ -98,7 +98,7 @@ the ends of such a column meet as many others on average as a check has edges; d
 an eighth less, and there are many times fewer words of low weight. The threshold did not move by
 what single codes show (0.3 %); drawing them evenly (3 of 3, 2 of 2) cost 0.5 to 1.5 %. At 1 % some
 of the codes with 8 needed 2 to 4 % more than others, in a part of their checks; three of those
-needed 0.8 to 3.8 % less with 6."""
+needed 1 to 4 % less with 6, on other errors."""
 
 SPLIT_LOSSES = ((0.01, 0.18), (0.02, 0.15))
 PAIRED_LOSSES = ((0.01, 0.40), (0.02, 0.25))
