@@ -11,7 +11,9 @@ end in a key or in none, never in two different ones.
 """
 
 import json
+import re
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -28,6 +30,7 @@ from bellhop.hal.emulator.nature import Link
 from bellhop.hal.operations import LinkName, NodeName
 from bellhop.hal.preset import Preset, read_preset
 from bellhop.node.sim.adversary import (
+    KEY_AXIS,
     Devices,
     Gambler,
     InterceptResend,
@@ -64,11 +67,15 @@ MESSAGES = (
 REPEATED = {"BlockHeralded": 20, "TestRounds": 20, "SlotDone": 20, "Tagged": 8}
 """How many of a kind a session says at least; of the others one."""
 
+ENDING_CHARACTERS = 160
+FIGURE = re.compile(r"\b\d[\d.]*")
+
 Players = Callable[[np.random.Generator], Devices]
 
 DEVICES: dict[str, Players] = {
     "local": Local,
     "intercept-resend": InterceptResend,
+    "key-basis intercept": lambda chance: InterceptResend(chance, KEY_AXIS, share=0.5),
     "memory, gambling": lambda chance: Gambler(chance, aim=0.80),
     "memory, repeating": Repeater,
 }
@@ -141,6 +148,14 @@ def wrong(outcome: Outcome) -> str:
     return ""
 
 
+def how_it_ended(outcome: Outcome) -> str:
+    """With the figures of the reason left out, so that runs that ended alike count together."""
+    ended = (
+        f"{outcome.ended}: {FIGURE.sub('_', outcome.reason)}" if outcome.reason else outcome.ended
+    )
+    return textwrap.shorten(ended, ENDING_CHARACTERS, placeholder=" ...")
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """A row of the table."""
@@ -164,7 +179,7 @@ def summary(kind: str, outcomes: list[Outcome]) -> Summary:
         with_key=sum(o.key_bits > 0 for o in outcomes),
         key_bits_mean=float(np.mean([o.key_bits for o in outcomes])),
         unknown_mean=float(np.mean([o.unknown for o in outcomes])),
-        ended=dict(Counter(f"{o.ended}: {o.reason}"[:60] for o in outcomes).most_common(4)),
+        ended=dict(Counter(how_it_ended(o) for o in outcomes).most_common(4)),
         tampered=dict(sorted(changed.items())),
         wrong=told,
     )
@@ -180,7 +195,13 @@ def main(runs: int, first: int, only: str, json_path: Path | None) -> None:
     console = Console()
     rows = []
     for kind in (kind for kind in KINDS if only in kind):
-        seeds = track(range(first, first + runs), kind, console=console, transient=True)
+        seeds = track(
+            range(first, first + runs),
+            kind,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,  # it would leave an empty line
+        )
         rows.append(summary(kind, [run_one(kind, seed) for seed in seeds]))
     table = Table(title=f"Sessions of {ROUNDS:,} rounds under attack")
     for heading in ("attack", "runs", "with a key", "mean key bits", "unknown bits", "wrong"):
@@ -191,9 +212,9 @@ def main(runs: int, first: int, only: str, json_path: Path | None) -> None:
     console.print(table)
     for row in rows:
         for text, count in {**row.ended, **row.tampered}.items():
-            console.print(f"  {row.kind}: {count} x {text}")
+            click.echo(f"  {row.kind}: {count} x {text}")
         for text in row.wrong[:5]:
-            console.print(f"  [red]wrong[/red] {row.kind}: {text}")
+            click.echo(f"  WRONG {row.kind}: {text}")
     if json_path:
         json_path.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     sys.exit(1 if any(row.wrong for row in rows) else 0)

@@ -68,25 +68,39 @@ class Local:
 
 @dataclass(slots=True)
 class InterceptResend:
-    """Every pair is measured on its way, at an angle drawn for it, and products are sent on."""
+    """Pairs are measured on their way, along an axis drawn for each, and products are sent on.
+
+    `axes`: those that are drawn from, in steps of pi/4.  `share` of the pairs: the others arrive
+    as they are.  Along the key setting's own axis (`KEY_AXIS`) no key bit is disturbed and
+    S = sqrt(2), so that few errors and a low S come together.
+    """
 
     chance: np.random.Generator
+    axes: tuple[int, ...] = tuple(range(8))
+    share: float = 1.0
     known: int = 0
     _angle: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    _met: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
     def alice(self, settings: Bits, honest: Honest) -> Bits:
-        steps = self.chance.integers(0, 8, len(settings))
+        steps = self.chance.choice(self.axes, len(settings))
         self._angle = np.asarray(steps * (np.pi / 4), dtype=np.float64)
+        self._met = self.chance.random(len(settings)) < self.share
         # A state along the axis of the key setting, up or down, is known for certain there.
-        self.known += int(np.count_nonzero((settings == 0) & (steps % 4 == 0)))
-        return self._measure(ALICE_ANGLES[settings])
+        self.known += int(np.count_nonzero(self._met & (settings == 0) & (steps % 4 == 0)))
+        return self._answer(ALICE_ANGLES[settings], honest)
 
     def bob(self, settings: Bits, honest: Honest) -> Bits:
-        return self._measure(BOB_ANGLES[settings])
+        return self._answer(BOB_ANGLES[settings], honest)
 
-    def _measure(self, angles: NDArray[np.float64]) -> Bits:
+    def _answer(self, angles: NDArray[np.float64], honest: Honest) -> Bits:
         zero_probability = np.cos((angles - self._angle) / 2) ** 2
-        return (self.chance.random(len(angles)) >= zero_probability).astype(np.uint8)
+        measured = self.chance.random(len(angles)) >= zero_probability
+        return np.where(self._met, measured, honest()).astype(np.uint8)
+
+
+KEY_AXIS = (0, 4)
+"""Of `InterceptResend.axes`: along the key setting, either way."""
 
 
 @dataclass(slots=True)
