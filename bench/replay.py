@@ -3,9 +3,10 @@
     python bench/replay.py [--preset NAME] [--rounds N] [--runs K] [--json FILE]
 
 Real processes on loopback: an emulator and two daemons with mutual TLS, as `bellhop demo` runs
-them; from the operator's request until the keys are deliverable at both ends.  The hours are those
-of the emulated device's clock, from the first attempt to the last herald: what the attempts, at
-their period, and the pauses of the experiment would have taken.
+them; from the operator's request until the keys are deliverable at both ends.  Then the receipts
+of both are verified.  The hours are those of the emulated device's clock, from the first attempt to
+the last herald: what the attempts, at their period, and the pauses of the experiment would have
+taken.
 """
 
 import json
@@ -23,7 +24,8 @@ from rich.table import Table
 from bellhop.hal.preset import load_preset
 from bellhop.node.config import load_config
 from bellhop.node.demo import Published, both_have_it, lay_out_preset, published_by
-from bellhop.node.loopback import network
+from bellhop.node.loopback import NODES, Layout, Processes, network
+from bellhop.node.receipt_verifier import verify
 from bellhop.node.session_client import Progress, run_session
 
 TARGET_S = 20.0
@@ -41,6 +43,7 @@ class Run:
     gross_bits: int = 0
     net_bits: int = 0
     resident_mb: dict[str, float] = field(default_factory=dict)
+    receipts_verify: dict[str, bool] = field(default_factory=dict)
 
     @property
     def times_real(self) -> float:
@@ -65,12 +68,23 @@ def replay(folder: Path, preset: str, rounds: int, bar: Bar) -> Run:
             raise click.ClickException(f"the session ended otherwise: {end}")
         both_have_it(processes)
         done.deliverable_s = time.monotonic() - begun
+        done.receipts_verify = {
+            node: receipt_verifies(processes, layout, node, end["session"]) for node in NODES
+        }
         for name, process in processes.running.items():
             done.resident_mb[name] = peak_mb(process.pid)
     done.experiment_hours = end["experiment_ns"] / 3.6e12
     done.s, done.qber = end["s"], end["qber"]
     done.gross_bits, done.net_bits = end["gross_bits"], end["net_bits"]
     return done
+
+
+def receipt_verifies(processes: Processes, layout: Layout, node: str, session: str) -> bool:
+    """Whether everything in the receipt of `node` follows anew, signatures included."""
+    asked = ("keys", "receipt", session, "--config", str(layout.node(node)))
+    receipt = json.dumps(processes.command(*asked)).encode()
+    authority = layout.folder / "pki" / "authority.crt.pem"
+    return verify(receipt, authority.read_bytes()).exit_code == 0
 
 
 def peak_mb(pid: int) -> float:
@@ -95,12 +109,21 @@ def report(runs: list[Run], rounds: int, published: Published) -> Table:
         ("  net of tags and ids", f"{last.net_bits:,} bits", ""),
     ]
     rows += [
+        (f"receipt verifies, {name}", "yes" if every(runs, name) else "NO", "")
+        for name in last.receipts_verify
+    ]
+    rows += [
         (f"peak memory, {name}", f"{max(run.resident_mb[name] for run in runs):.0f} MB", "")
         for name in last.resident_mb
     ]
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def every(runs: list[Run], node: str) -> bool:
+    """Whether the receipts of a node verify in every run."""
+    return all(run.receipts_verify[node] for run in runs)
 
 
 @click.command()
@@ -112,7 +135,10 @@ def report(runs: list[Run], rounds: int, published: Published) -> Table:
 def main(
     context: click.Context, preset: str, rounds: int, runs: int, json_file: Path | None
 ) -> None:
-    """Replay an experiment between two daemons.  Exit code 1: slower than the target."""
+    """Replay an experiment between two daemons.
+
+    Exit code 1: slower than the target, or a receipt does not verify.
+    """
     done = []
     with tempfile.TemporaryDirectory() as scratch, Bar() as bar:
         for number in range(runs):
@@ -130,7 +156,8 @@ def main(
             "runs": [{**asdict(run), "times_real": run.times_real} for run in done],
         }
         json_file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    context.exit(0 if median <= TARGET_S else 1)
+    verified = all(every(done, node) for node in NODES)
+    context.exit(0 if median <= TARGET_S and verified else 1)
 
 
 if __name__ == "__main__":
