@@ -80,6 +80,12 @@ STEPS_MAX = 32
 STEP_SHARE = 120
 """A step reveals one in this many of the checks of the design's own budget, rounded up to rows."""
 
+REACH_SHARE = 1.1
+REACH_DEVIATIONS = 5.0
+"""All steps together reach this far beyond the need of the design's error rates: the rates may be
+higher by a tenth, and the errors of one block more than their mean.  In short blocks that asks for
+longer steps: with steps of one in 120, 12 % of blocks of 20,000 bits at 1 % needed more than 32."""
+
 BELOW_SHARE = 12
 """The base syndrome is this many steps short of the design's budget, so that fewer errors leak
 less: down to 0.9 of the design's error rates. Calibration on 10,000 key rounds leaves an error rate
@@ -178,14 +184,21 @@ def needed_bits(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
     """
     total = sum(weight for weight, _ in classes)
     mean = sum(weight * entropy(q) for weight, q in classes) / total
-    variance = sum(weight * dispersion(q) for weight, q in classes) / total
     if mean == 0.0:
         return 0.0
     single = effective_error_probability(mean)
     unevenness = 1 - bhattacharyya(classes) / bhattacharyya(((1, single),))
     own = sum(weight * efficiency(q) * entropy(q) for weight, q in classes) / total
     asymptotic = own + MIXTURE_LOSS * max(unevenness - UNEVENNESS_MIN, 0.0) * mean
-    return rounds * asymptotic + SHORT_LOSS * math.cbrt(rounds) * math.sqrt(variance)
+    return rounds * asymptotic + SHORT_LOSS * math.cbrt(rounds) * math.sqrt(
+        mean_dispersion(classes)
+    )
+
+
+def mean_dispersion(classes: Sequence[tuple[float, float]]) -> float:
+    """Variance of the information density of a bit, bits squared, on average over the classes."""
+    total = sum(weight for weight, _ in classes)
+    return sum(weight * dispersion(q) for weight, q in classes) / total
 
 
 def mean_error_probability(classes: Sequence[tuple[float, float]]) -> float:
@@ -208,10 +221,8 @@ def _interpolate(place: float, points: tuple[tuple[float, float], ...]) -> float
 
 def expected_leak_bits(rounds: int, classes: Sequence[tuple[float, float]]) -> float:
     """Mean syndrome bits of a block at the design's error rates, extra steps included."""
-    total = sum(weight for weight, _ in classes)
-    variance = sum(weight * dispersion(q) for weight, q in classes) / total
     needed = needed_bits(rounds, classes)
-    return needed * (1 + 1 / STEP_SHARE) + MARGIN * math.sqrt(rounds * variance)
+    return needed * (1 + 1 / STEP_SHARE) + MARGIN * math.sqrt(rounds * mean_dispersion(classes))
 
 
 def design_code(rounds: int, classes: Sequence[tuple[float, float]], seed: int) -> CodeDesign:
@@ -227,11 +238,11 @@ def design_code(rounds: int, classes: Sequence[tuple[float, float]], seed: int) 
     designed = math.ceil(needed / lifting)
     if not 8 <= designed < columns:
         raise ValueError(f"no code: {designed} check rows for {columns} columns")
-    step_rows = -(-designed // STEP_SHARE)
     split = _interpolate(mean_error_probability(classes), SPLIT_SHARES)
     concentrated = designed - math.floor(designed * split / STEP_SHARE)
     paired_rows = math.floor(designed * (BELOW_SHARE - split) / STEP_SHARE)
     rows = concentrated - paired_rows
+    step_rows = max(-(-designed // STEP_SHARE), _reach(needed, rounds, classes, rows, lifting))
     fewer = [(weight, q * concentrated / designed) for weight, q in classes]
     table, shares = choose_shares(concentrated / columns, fewer)
     return CodeDesign(
@@ -245,6 +256,14 @@ def design_code(rounds: int, classes: Sequence[tuple[float, float]], seed: int) 
         step_rows=step_rows,
         steps_max=min(STEPS_MAX, rows // step_rows, (columns - rows) // step_rows),
     )
+
+
+def _reach(
+    needed: float, rounds: int, classes: Sequence[tuple[float, float]], rows: int, lifting: int
+) -> int:
+    """Rows that each of `STEPS_MAX` steps has to reveal beyond these to reach far enough."""
+    reach = REACH_SHARE * needed + REACH_DEVIATIONS * math.sqrt(rounds * mean_dispersion(classes))
+    return math.ceil((reach / lifting - rows) / STEPS_MAX)
 
 
 def build_code(design: CodeDesign) -> Code:
