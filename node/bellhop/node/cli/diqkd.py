@@ -128,7 +128,10 @@ def _pause(config_file: Path, peer: str, paused: bool, as_json: bool) -> None:
         reply = node.pause_session(peer, paused)
     end = {"outcome": reply.outcome, **json.loads(reply.fields_json)}
     raise_if_refused(end)
-    show(end, list(end.items()), as_json)
+    rows = list(end.items())
+    if not paused and end["paused_by"]:
+        rows.append(("still held", f"{end['paused_by']} has to resume it too"))
+    show(end, rows, as_json)
 
 
 def raise_if_refused(end: Mapping[str, Any]) -> None:

@@ -243,13 +243,13 @@ def _rows(d: dict[str, Any]) -> Rows:
         ("epsilon", f"{d['epsilon']['soundness']:g}, {d['epsilon']['hashes']:.2g} of it for tags"),
         ("accepted", _accepted(accepted)),
         ("completeness", f"{complete['error']:.2g}: an honest run makes no key with "
-                         f"{complete['no_key_probability']:.2g}, its block is abandoned with "
-                         f"{complete['reconciliation_failure_taken']:g} (taken)"),
+                         f"probability {complete['no_key_probability']:.2g}, its block abandoned "
+                         f"with {complete['reconciliation_failure_taken']:g} (taken)"),
         ("first key", _first(d["first_key"])),
         ("block", f"{d['block']['block_rounds']} rounds, {duration(d['block']['seconds'])}"),
         ("[diqkd]", ", ".join(f"{name} = {_toml(value)}"
                               for name, value in d["configuration"].items())),
-        *_lost(d["loses"]),
+        *(_lost(d["loses"]) if d["key_bits"] > 0 else []),
         *_others(d["beside"]),
         *([("drawn", d["plot"])] if "plot" in d else []),
     ]  # fmt: skip

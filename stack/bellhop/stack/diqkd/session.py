@@ -378,7 +378,7 @@ class Session:
             "session": self.record.session,
             "peer": self.record.peer,
             "rounds": p.rounds,
-            "leak_bits": p.leak_bits(self.record.steps),
+            "leak_bits": p.leak_bits(self.record.steps) if self.record.done(Stage.SYNDROME) else 0,
             "epsilon": p.epsilon,
             "bound": p.bound,
             "experiment_ns": self.experiment_ns,
