@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from bellhop.hal.curves import fibre_length_m, with_length
 from bellhop.hal.errors import ConfigError
@@ -102,12 +103,15 @@ def plan_figure(
     """Key a round against rounds; with a preset, which says how a link falls off, first key a
     second and a pair against fibre length.  `points` of each curve."""
     rows = 1 if preset is None else 3
-    figure = Figure(figsize=(7.6, 3.1 * rows + 1.3), layout="constrained")
+    figure = Figure(figsize=(7.6, 3.1 * rows + 2.0), layout="constrained")
     panels = figure.subplots(rows, 1, squeeze=False)[:, 0].tolist()
     if preset is not None:
         _by_distance(panels[0], panels[1], preset, session, told, points)
     _by_rounds(panels[-1], session, told, points)
-    figure.suptitle(printable(link.source).replace("$", r"\$"), fontsize="medium")
+    # Above the panels, where it covers no curve; the last one has every name.
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize="x-small")
+    panels[0].set_title(printable(link.source).replace("$", r"\$"), fontsize="medium")
     distance = DISTANCE.format(rounds=session.rounds) if preset is not None else ""
     caption = CAPTION.format(
         epsilon=session.epsilon,
@@ -155,6 +159,8 @@ def _by_distance(
         if one.per_s is not None:
             _point(seconds, one.length_km, one.per_s, one, marker)
     seconds.set_yscale("log")
+    seconds.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    seconds.yaxis.set_minor_formatter(NullFormatter())
     seconds.set_ylabel("bits a second")
     pairs.set_ylim(bottom=0.0)
     pairs.set_ylabel("bits a heralded pair")
@@ -180,7 +186,6 @@ def _by_rounds(axes: Axes, session: PlannedSession, told: Told, points: int) -> 
     axes.set_ylim(bottom=0.0)
     axes.set_xlabel("rounds")
     axes.set_ylabel("bits a round")
-    axes.legend(fontsize="x-small", loc="upper left")
 
 
 # What both draw
@@ -216,9 +221,12 @@ def _add(keys: Keys, rounds: int, s: float, qber: float, epsilon: float) -> None
 
 
 def _curve(axes: Axes, x: Sequence[float], y: Sequence[float], name: str, least: float) -> None:
-    """What is not above `least` is left out; a curve that never is says so in the legend."""
-    shown = [value if value > least else np.nan for value in y]
-    nothing = bool(np.isnan(shown).all())
+    """What is not above `least` is left out, but for zeros where a curve begins or ends; one that
+    is never above says so in the legend."""
+    above = [value > least for value in y]
+    beside = [any(above[max(0, place - 1) : place + 2]) for place in range(len(above))]
+    shown = [value if near else np.nan for value, near in zip(y, beside, strict=True)]
+    nothing = not any(above)
     label = LABELS.get(name, name) + (": no key" if nothing else "")
     axes.plot(x, shown, color=COLOURS[name], linewidth=1.2, label=label)
 
