@@ -67,6 +67,9 @@ MESSAGES = (
 REPEATED = {"BlockHeralded": 20, "TestRounds": 20, "SlotDone": 20, "Tagged": 8}
 """How many of a kind a session says at least; of the others one."""
 
+HONEST_SHARE = 0.99
+"""Of the honest twin's runs at least so many make a key: a short one's S may come out too low."""
+
 ENDING_CHARACTERS = 160
 FIGURE = re.compile(r"\b\d[\d.]*")
 
@@ -143,8 +146,6 @@ def wrong(outcome: Outcome) -> str:
     """What of an outcome must not be, or nothing."""
     if not outcome.alike:
         return "the ends hold different keys"
-    if outcome.kind == "honest":
-        return "" if outcome.key_bits else f"no key: {outcome.reason}"
     if outcome.kind in DEVICES and outcome.key_bits:
         return f"{outcome.key_bits} bits of key, {outcome.unknown} unknown to the adversary"
     return ""
@@ -174,11 +175,14 @@ class Summary:
 
 def summary(kind: str, outcomes: list[Outcome]) -> Summary:
     told = [f"seed {o.seed}: {wrong(o)}" for o in outcomes if wrong(o)]
+    with_key = sum(o.key_bits > 0 for o in outcomes)
+    if kind == "honest" and with_key < HONEST_SHARE * len(outcomes):
+        told.append(f"only {with_key} of {len(outcomes)} honest runs made a key")
     changed = Counter(f"{o.tampered} changed: {o.ended}" for o in outcomes if o.tampered)
     return Summary(
         kind=kind,
         runs=len(outcomes),
-        with_key=sum(o.key_bits > 0 for o in outcomes),
+        with_key=with_key,
         key_bits_mean=float(np.mean([o.key_bits for o in outcomes])),
         unknown_mean=float(np.mean([o.unknown for o in outcomes])),
         ended=dict(Counter(how_it_ended(o) for o in outcomes).most_common(4)),
