@@ -108,7 +108,9 @@ def test_a_loss_is_agreed_to_by_both_nodes_or_none() -> None:
     two.ask(ALICE, even_at_a_loss=True)
     two.settle()
     end = answer(two)
-    assert end["outcome"] == "refused" and end["reason"].startswith("declined by bob: expected no key")
+    assert end["outcome"] == "refused" and end["reason"].startswith(
+        "declined by bob: expected no key"
+    )
     assert "accept_losing_sessions = true" in end["reason"]
     assert not told(two, Tagged) and two.core[ALICE].idle and two.core[BOB].idle
 
