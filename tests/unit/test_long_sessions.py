@@ -11,9 +11,9 @@ from tests.support.long_runs import End, LongRun
 
 from bellhop.hal.operations import Heralded, NodeName
 from bellhop.stack.core import Order, Tell
-from bellhop.stack.diqkd.pages import Span
 from bellhop.stack.diqkd.parameters import ROUNDS_MAX
 from bellhop.stack.diqkd.record import Record, restore
+from bellhop.stack.link.block import Span
 from bellhop.stack.link.machine import PAGE_ROUNDS, REACH_WINDOWS, BlockExchange, MeasureDirectly
 from bellhop.stack.link.slots import Slots
 from bellhop.stack.messages import POSITION_AHEAD_MAX, BlockHeralded

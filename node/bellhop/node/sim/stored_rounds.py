@@ -47,7 +47,7 @@ def outcomes_of(facts: Facts, request: MeasureDirectly, slot: int) -> Bits | Non
 def is_true(facts: Facts, request: MeasureDirectly, page: int, payload: bytes) -> bool:
     """Whether a page says what the facts say that it is to take the place of."""
     said, outcomes = decode_page(payload, _page_rounds(request, page))
-    for slot in range(page * request.page_slots, _page_stop(request, page)):
+    for slot in request.slots_of(page):
         drawn, found = drawn_of(facts, request, slot), outcomes_of(facts, request, slot)
         if drawn is None or found is None:
             return False
@@ -59,16 +59,12 @@ def is_true(facts: Facts, request: MeasureDirectly, page: int, payload: bytes) -
     return True
 
 
-def _page_stop(request: MeasureDirectly, page: int) -> int:
-    return min((page + 1) * request.page_slots, request.slots)
-
-
 def _page_rounds(request: MeasureDirectly, page: int) -> int:
-    first, last = page * request.page_slots, _page_stop(request, page) - 1
-    return int(request.span(last).stop - request.span(first).start)
+    rounds = request.page_span(page)
+    return int(rounds.stop - rounds.start)
 
 
 def _within(request: MeasureDirectly, slot: int) -> slice:
     """The rounds of a slot among those of its page."""
-    start = request.span(slot).start - request.span(slot - slot % request.page_slots).start
+    start = request.span(slot).start - request.page_span(request.page(slot)).start
     return slice(start, start + request.slot_rounds(slot))

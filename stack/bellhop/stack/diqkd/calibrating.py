@@ -232,9 +232,7 @@ class Calibrating(Session):
     def _end(self, now_ns: int, counts: Counts) -> list[Action]:
         record, p = self.record, self.record.parameters
         last = self._calibrations.last(p.link)
-        span = record.span
-        span_ns = 0 if span is None else span.ended_ns - span.begun_ns
-        calibration = Calibration(record.session, now_ns, counts, span_ns)
+        calibration = Calibration(record.session, now_ns, counts, self.experiment_ns)
         kept, old = self._calibrations.add(p.link, calibration)
         ended = Past(CALIBRATED, record.peer).fact(record.session)
         facts = (kept, ended, self.use_after.fact(p.link))

@@ -15,7 +15,7 @@ import numpy as np
 
 from bellhop.hal.operations import Heralded, Measure, Measured, MemoryLost
 from bellhop.stack.core import Action, Note, Order, Persist, Refuse, Tell
-from bellhop.stack.diqkd.pages import Bits, Flags, Span
+from bellhop.stack.diqkd.pages import Bits, Flags
 from bellhop.stack.diqkd.record import Record
 from bellhop.stack.diqkd.rounds import draw_alice, draw_bob, draw_flips
 from bellhop.stack.link.machine import BlockExchange, Delivery, LinkFailed, PairsReady
@@ -257,8 +257,7 @@ class Measuring:
         else:
             return []
         del self._waiting[slot]
-        span = Span(pairs.begun_ns, pairs.ended_ns)
-        fact = record.draw(slot, tests, settings, pairs.patterns, flips, span)
+        fact = record.draw(slot, tests, settings, pairs.patterns, flips, pairs.span)
         self._in_hand[pairs.block] = slot
         return [Persist((fact,)), Order(Measure(p.link, p.request, pairs.block, settings))]
 

@@ -6,27 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bellhop.stack.codec import join, pack, split, unpack
+from bellhop.stack.link.block import Span, decode_span
 
 Bits = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
-
-TIME_NS_MAX = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """From the first attempt to the last herald, by the clock of this end's device."""
-
-    begun_ns: int
-    ended_ns: int
-
-    def __or__(self, other: "Span") -> "Span":
-        return Span(min(self.begun_ns, other.begun_ns), max(self.ended_ns, other.ended_ns))
-
-    def encode(self) -> bytes:
-        """Whatever the device claims fits."""
-        times = (min(max(ns, 0), TIME_NS_MAX) for ns in (self.begun_ns, self.ended_ns))
-        return b"".join(ns.to_bytes(8, "big") for ns in times)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +51,7 @@ def decode_drawn(payload: bytes, rounds: int) -> Drawn:
         _of_two_bits(settings, rounds),
         _of_two_bits(patterns, rounds),
         unpack(flips, rounds).astype(np.bool_),
-        Span(int.from_bytes(times[:8], "big"), int.from_bytes(times[8:], "big")),
+        decode_span(times),
     )
 
 

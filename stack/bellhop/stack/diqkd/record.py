@@ -31,13 +31,13 @@ from bellhop.stack.diqkd.pages import (
     Bits,
     Drawn,
     Flags,
-    Span,
     decode_drawn,
     decode_page,
     encode_page,
 )
 from bellhop.stack.diqkd.parameters import Parameters, decode_parameters
 from bellhop.stack.ids import SessionId
+from bellhop.stack.link.block import Span
 from bellhop.stack.link.machine import MeasureDirectly
 from bellhop.stack.link.slots import Slots
 from bellhop.stack.messages import Stage, Tagged
@@ -155,7 +155,7 @@ class Record:
         settings: Bits,
         patterns: Bits,
         flips: Flags | None = None,
-        span: Span = Span(0, 0),  # noqa: B008 - frozen
+        span: Span = Span(),  # noqa: B008 - frozen
     ) -> Fact:
         """Settings are drawn; a slot is drawn once."""
         assert slot not in self.drawn, "settings are never drawn again"
@@ -197,11 +197,10 @@ class Record:
         """
         request = self.request
         persists: list[Persist] = []
-        while request.page_slots > 1 and self.pages < request.page(request.slots - 1) + 1:
-            page, (start, stop) = self.pages, self._page(self.pages)
-            if self.answered.first < stop:
+        while request.page_slots > 1 and self.pages < request.pages:
+            page, rounds = self.pages, request.page_span(self.pages)
+            if self.answered.first < request.slots_of(page).stop:
                 break
-            rounds = slice(request.span(start).start, request.span(stop - 1).stop)
             content = encode_page(self._drawn(rounds), self.outcomes[rounds])
             singles = (
                 f"{self.prefix}drawn/{page}/",
@@ -211,11 +210,6 @@ class Record:
             persists.append(Persist((Fact(f"{self.prefix}pages/{page}", content),), singles))
             self.pages += 1
         return persists
-
-    def _page(self, page: int) -> tuple[int, int]:
-        """The slots of a page: the first, and the one after the last."""
-        start = page * self.request.page_slots
-        return start, min(start + self.request.page_slots, self.request.slots)
 
     def say(self, message: Tagged) -> Fact:
         assert not self.done(message.stage)
@@ -274,12 +268,11 @@ class Record:
                 self.heard[Stage(rest)] = _decode_tagged(self.session, Stage(rest), payload)
 
     def _restore_page(self, page: int, payload: bytes) -> None:
-        start, stop = self._page(page)
-        rounds = slice(self.request.span(start).start, self.request.span(stop - 1).stop)
+        folded, rounds = self.request.slots_of(page), self.request.page_span(page)
         drawn, self.outcomes[rounds] = decode_page(payload, rounds.stop - rounds.start)
         self._take(rounds, drawn)
         for slots in (self.drawn, self.measured, self.peer_done):
-            slots.add_run(start, stop)
+            slots.add_run(folded.start, folded.stop)
         self.pages = max(self.pages, page + 1)
 
 

@@ -367,7 +367,7 @@ class Session:
         """From the first attempt to the last herald by this end's device's clock: emulated, it says
         what the experiment would have taken."""
         span = self.record.span
-        return 0 if span is None else span.ended_ns - span.begun_ns
+        return 0 if span is None else span.length_ns
 
     def _aborted(self, reason: str) -> dict[str, str | int | float]:
         return {"session": self.record.session, "kind": abort_kind(reason), "reason": reason}

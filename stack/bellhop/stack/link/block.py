@@ -18,21 +18,40 @@ def herald_digest(attempts: NDArray[np.int64], patterns: NDArray[np.uint8]) -> b
     ).digest()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What this end saw of a block.  `digest` empty: it lost the block.
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From the first attempt to the last herald, as this end's device says it, by its clock."""
 
-    `begun_ns`, `ended_ns`: as the device says it, by its clock.
-    """
-
-    digest: bytes = b""
-    patterns: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
     begun_ns: int = 0
     ended_ns: int = 0
 
+    def __or__(self, other: "Span") -> "Span":
+        return Span(min(self.begun_ns, other.begun_ns), max(self.ended_ns, other.ended_ns))
+
+    @property
+    def length_ns(self) -> int:
+        return self.ended_ns - self.begun_ns
+
     def encode(self) -> bytes:
-        times = _time(self.begun_ns) + _time(self.ended_ns)
-        return join(self.digest, self.patterns.tobytes(), times)
+        """Whatever the device claims fits."""
+        times = (min(max(ns, 0), TIME_NS_MAX) for ns in (self.begun_ns, self.ended_ns))
+        return b"".join(ns.to_bytes(8, "big") for ns in times)
+
+
+def decode_span(payload: bytes) -> Span:
+    return Span(int.from_bytes(payload[:8], "big"), int.from_bytes(payload[8:], "big"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What this end saw of a block.  `digest` empty: it lost the block."""
+
+    digest: bytes = b""
+    patterns: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    span: Span = Span()
+
+    def encode(self) -> bytes:
+        return join(self.digest, self.patterns.tobytes(), self.span.encode())
 
 
 LOST = Seen()
@@ -40,13 +59,7 @@ LOST = Seen()
 
 def decode_seen(payload: bytes) -> Seen:
     digest, patterns, times = split(payload, 3)
-    begun_ns, ended_ns = int.from_bytes(times[:8], "big"), int.from_bytes(times[8:], "big")
-    return Seen(digest, np.frombuffer(patterns, np.uint8), begun_ns, ended_ns)
-
-
-def _time(claimed_ns: int) -> bytes:
-    """A device's time as a fact holds it, whatever the device claims."""
-    return min(max(claimed_ns, 0), TIME_NS_MAX).to_bytes(8, "big")
+    return Seen(digest, np.frombuffer(patterns, np.uint8), decode_span(times))
 
 
 @dataclass(slots=True)

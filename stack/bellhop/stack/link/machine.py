@@ -49,7 +49,7 @@ from bellhop.hal.operations import (
     RequestId,
 )
 from bellhop.stack.core import Action, Fact, Note, Order, Persist, Refuse, Tell
-from bellhop.stack.link.block import LOST, Block, Seen, decode_seen, herald_digest
+from bellhop.stack.link.block import LOST, Block, Seen, Span, decode_seen, herald_digest
 from bellhop.stack.link.slots import Slots
 from bellhop.stack.messages import BlockHeralded
 
@@ -107,19 +107,28 @@ class MeasureDirectly:
         start = slot * self.block_rounds
         return slice(start, start + self.slot_rounds(slot))
 
+    @property
+    def pages(self) -> int:
+        return self.page(self.slots - 1) + 1
+
+    def slots_of(self, page: int) -> range:
+        start = page * self.page_slots
+        return range(start, min(start + self.page_slots, self.slots))
+
+    def page_span(self, page: int) -> slice:
+        """The rounds of a page's slots among all rounds of the request."""
+        slots = self.slots_of(page)
+        return slice(self.span(slots[0]).start, self.span(slots[-1]).stop)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairsReady:
-    """A slot's pairs are heralded and agreed: what passes to the layer above.
-
-    `begun_ns`, `ended_ns`: as this end's device says it, by its clock.
-    """
+    """A slot's pairs are heralded and agreed: what passes to the layer above."""
 
     slot: int
     block: int
     patterns: NDArray[np.uint8]
-    begun_ns: int = 0
-    ended_ns: int = 0
+    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +261,7 @@ class BlockExchange:
             return self._see(report.block, LOST)
         digest = herald_digest(report.attempts, report.patterns)
         patterns = report.patterns.astype(np.uint8)
-        seen = Seen(digest, patterns, report.begun_ns, report.ended_ns)
+        seen = Seen(digest, patterns, Span(report.begun_ns, report.ended_ns))
         return self._see(report.block, seen)
 
     def lost(self, report: MemoryLost) -> tuple[list[Action], list[Delivery]]:
@@ -355,9 +364,7 @@ class BlockExchange:
         if state.agreed and slot not in self._delivered:
             assert state.seen is not None, "else nothing is agreed"
             self._delivered.add(slot)
-            seen = state.seen
-            ready = PairsReady(slot, block, seen.patterns, seen.begun_ns, seen.ended_ns)
-            return [], [ready]
+            return [], [PairsReady(slot, block, state.seen.patterns, state.seen.span)]
         if not state.void or retry != self._retry.get(slot, 0):
             return [], []
         note = Note("block_void", {"link": self.request.link, "block": block})
