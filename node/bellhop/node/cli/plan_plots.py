@@ -1,7 +1,7 @@
 """The pictures of `bellhop diqkd plan`; loaded only to draw one."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -9,25 +9,20 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from bellhop.hal.curves import fibre_length_m, with_length
-from bellhop.hal.errors import ConfigError
+from bellhop.hal.curves import with_length
 from bellhop.hal.experiment import Experiment
 from bellhop.hal.preset import Preset
 from bellhop.node.cli.characterise import printable
+from bellhop.node.cli.plots import Told, logarithmic, longest_length_m, save
 from bellhop.node.planning import ExpectedLink
+from bellhop.stack.diqkd.agreement import QBER_MIN
 from bellhop.stack.diqkd.beside import DEVIATIONS, eat_plan, endless_rate
 from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, RENYI
 from bellhop.stack.diqkd.parameters import ROUNDS_MAX
 from bellhop.stack.diqkd.plan import PlannedSession, plan
 
 POINTS = 24
-SHORTEST_M = 1_000.0
-BEYOND = 9.0
-BEYOND_MAX_M = 150_000.0
-"""Lengths go beyond the preset's own by so many times that, but no more than this."""
-
 ROUNDS_FIRST = 1e4
 LEAST_PER_ROUND = 1e-3
 """Below this a logarithmic axis shows the end of a curve and nothing else."""
@@ -35,11 +30,10 @@ LEAST_PER_ROUND = 1e-3
 EAT_TESTS = Fraction(13, 256)
 """The experiment's own test probability; a curve of the best would look the same."""
 
-QBER_LEAST, QBER_MOST = 1e-6, 0.499
-"""What codes are made for."""
+QBER_MOST = 0.499
+"""From `QBER_MIN` to here is what codes are made for."""
 
 KM = 1e3
-Told = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +80,7 @@ def plot_plan(
     file: Path, preset: Preset | None, link: ExpectedLink, session: PlannedSession, told: Told
 ) -> None:
     """Draw `plan_figure` into a file.  Raises ConfigError if it cannot be written."""
-    figure = plan_figure(preset, link, session, told)
-    try:
-        figure.savefig(file, dpi=120)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}", str(file)) from error
+    save(plan_figure(preset, link, session, told), file)
 
 
 def plan_figure(
@@ -137,8 +127,7 @@ def _by_distance(
     points: int,
 ) -> None:
     """Bits a second, and bits a heralded pair, of runs of the planned length."""
-    own_m = fibre_length_m(preset)
-    longest_m = max(SHORTEST_M, own_m + min(BEYOND * own_m, BEYOND_MAX_M))
+    longest_m = longest_length_m(preset)
     lengths_m = np.linspace(0.0, longest_m, points).tolist()
     rates: list[float] = []
     keys = _no_keys()
@@ -158,9 +147,7 @@ def _by_distance(
         _point(pairs, one.length_km, one.per_round, one, marker)
         if one.per_s is not None:
             _point(seconds, one.length_km, one.per_s, one, marker)
-    seconds.set_yscale("log")
-    seconds.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    seconds.yaxis.set_minor_formatter(NullFormatter())
+    logarithmic(seconds)
     seconds.set_ylabel("bits a second")
     pairs.set_ylim(bottom=0.0)
     pairs.set_ylabel("bits a heralded pair")
@@ -206,7 +193,7 @@ def _no_keys() -> Keys:
 
 def _add(keys: Keys, rounds: int, s: float, qber: float, epsilon: float) -> None:
     """One point more; 0 where there is no key."""
-    qber = min(max(qber, QBER_LEAST), QBER_MOST)
+    qber = min(max(qber, QBER_MIN), QBER_MOST)
     for name in (RENYI, FILTERED):
         session = plan(rounds, s, qber, bound=name, epsilon=epsilon)
         if isinstance(session, str) or not session.keyed:

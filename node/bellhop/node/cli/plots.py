@@ -40,8 +40,7 @@ Told = Callable[[str, float], None]
 
 def plot_by_length(file: Path, preset: Preset, seed: int, told: Told) -> None:
     """Rate above, fidelity below, against the fibre between the ends, both arms scaled alike."""
-    own_m = fibre_length_m(preset)
-    longest_m = max(SHORTEST_M, own_m + min(BEYOND * own_m, BEYOND_MAX_M))
+    own_m, longest_m = fibre_length_m(preset), longest_length_m(preset)
     generator = np.random.default_rng(seed)
     lengths_m = np.linspace(longest_m / COUNTED_POINTS, longest_m, COUNTED_POINTS)
     counted = []
@@ -59,7 +58,7 @@ def plot_by_length(file: Path, preset: Preset, seed: int, told: Told) -> None:
     _points(fidelities, counted_km, [point.fidelity for point in counted])
     _reported(rates, own_m / 1e3, preset.published.pairs_per_s)
     _reported(fidelities, own_m / 1e3, preset.published.fidelity)
-    _logarithmic(rates)
+    logarithmic(rates)
     least, most = fidelities.get_ylim()
     fidelities.set_ylim(max(0.0, least - ROOM), min(1.0, most + ROOM))
     rates.set_ylabel("heralded pairs a second")
@@ -67,7 +66,7 @@ def plot_by_length(file: Path, preset: Preset, seed: int, told: Told) -> None:
     fidelities.set_xlabel("fibre between the ends (km)")
     rates.legend(fontsize="small")
     fidelities.legend(fontsize="small")
-    _save(figure, file)
+    save(figure, file)
 
 
 def plot_by_storage(file: Path, preset: Preset, seed: int, told: Told) -> None:
@@ -96,7 +95,13 @@ def plot_by_storage(file: Path, preset: Preset, seed: int, told: Told) -> None:
     axes.set_xlabel("storage after the herald (ms)")
     axes.set_ylabel("fidelity")
     axes.legend(fontsize="small")
-    _save(figure, file)
+    save(figure, file)
+
+
+def longest_length_m(preset: Preset) -> float:
+    """Where a picture against fibre length ends."""
+    own_m = fibre_length_m(preset)
+    return max(SHORTEST_M, own_m + min(BEYOND * own_m, BEYOND_MAX_M))
 
 
 def _axes(rows: int) -> tuple[Figure, Sequence[Axes]]:
@@ -112,7 +117,7 @@ def _entitle(figure: Figure, preset: Preset) -> None:
     figure.suptitle(title, fontsize="medium", wrap=True)
 
 
-def _logarithmic(axes: Axes) -> None:
+def logarithmic(axes: Axes) -> None:
     """With plain numbers, between powers of ten too where those are few."""
     axes.set_yscale("log")
     least, most = axes.get_ylim()
@@ -145,7 +150,8 @@ def _reported(axes: Axes, x: float, published: Published | None) -> None:
     )
 
 
-def _save(figure: Figure, file: Path) -> None:
+def save(figure: Figure, file: Path) -> None:
+    """Raises ConfigError if the file cannot be written."""
     try:
         figure.savefig(file, dpi=120)
     except OSError as error:
