@@ -36,7 +36,7 @@ from bellhop.stack.core import (
     RunSession,
     VoidKeys,
 )
-from bellhop.stack.diqkd import desk as desk_module
+from bellhop.stack.diqkd import endings
 from bellhop.stack.diqkd.endings import Past
 from bellhop.stack.ids import AskNumber, SessionId
 from bellhop.stack.messages import (
@@ -385,14 +385,14 @@ def test_of_what_is_not_known_nothing_goes_on() -> None:
 
 
 def test_aborts_do_not_drive_out_the_memory_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desk_module, "ABORTED_MAX", 3)
+    monkeypatch.setattr(endings, "ABORTED_MAX", 3)
     two = running()
     id_ = session_of(two, ALICE)
     two.settle()
-    desk = two.core[ALICE]._desk
-    forgotten = [desk._remember(SessionId(f"{k:032x}"), Past("by bob: no", BOB)) for k in range(10)]
-    assert desk.ended[id_] == Past("stored", BOB)
-    assert len(desk.ended) == 4 and forgotten[3] == [Persist((), (f"ended/{0:032x}",))]
+    ended = two.core[ALICE]._desk.ended
+    forgotten = [ended.remember(SessionId(f"{k:032x}"), Past("by bob: no", BOB)) for k in range(10)]
+    assert ended[id_] == Past("stored", BOB)
+    assert len(ended) == 4 and forgotten[3] == [Persist((), (f"ended/{0:032x}",))]
 
 
 def test_an_abort_told_from_end_to_end_does_not_grow() -> None:

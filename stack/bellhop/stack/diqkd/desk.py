@@ -24,7 +24,7 @@ from bellhop.stack.diqkd.calibrate import CALIBRATED, Calibrations
 from bellhop.stack.diqkd.calibrating import Calibrating, result_of
 from bellhop.stack.diqkd.device_use import PREFIX as USE_PREFIX
 from bellhop.stack.diqkd.device_use import DeviceUse, read_use
-from bellhop.stack.diqkd.endings import ENDED, Past, read_past
+from bellhop.stack.diqkd.endings import Past, Pasts
 from bellhop.stack.diqkd.endorsements import Endorsements
 from bellhop.stack.diqkd.pace import Pace
 from bellhop.stack.diqkd.parameters import CALIBRATION, SessionPolicy
@@ -42,12 +42,6 @@ from bellhop.stack.messages import (
 )
 from bellhop.stack.ports import restore_ports
 from bellhop.stack.rng import Rng
-
-ABORTED_MAX = 4_096
-"""Ids of aborted sessions remembered."""
-
-STORED_MAX = 65_536
-"""Ids of sessions remembered that left a key: apart, so that no peer drives them out by aborts."""
 
 HELD_MAX = 4
 """With a peer that leaves so many stored sessions unconfirmed no other is begun."""
@@ -75,11 +69,7 @@ class Desk:
         self.ports: dict[LinkName, Port] = restore_ports(facts)
         self.device_ready = False
         self.sessions: dict[SessionId, Session] = {}
-        self.ended = {
-            SessionId(name.removeprefix(ENDED)): read_past(payload)
-            for name, payload in facts.items()
-            if name.startswith(ENDED)
-        }
+        self.ended = Pasts(facts)
         self.held = set(held)
         self.calibrations = Calibrations(facts)
         self.last: dict[str, str | int | float] = {}
@@ -196,17 +186,13 @@ class Desk:
             if session.ended and not isinstance(message, Position):
                 return []
             return session.hear(now_ns, message)
-        if self.ended_with(peer, id_):
+        if self.ended.with_peer(id_, peer):
             # A result is the last word on a calibration: answered, it would come back for ever.
             last = isinstance(message, CalibrationResult)
             return [] if last else [self.tell_end(peer, id_)]
         if isinstance(message, Position):
             return [Tell(peer, Abort(id_, NOT_KNOWN))]
         return [Refuse(peer, "session_unknown")]
-
-    def ended_with(self, peer: NodeName, id_: SessionId) -> bool:
-        """Whether a session with `peer` has ended, as far as that is remembered."""
-        return id_ in self.ended and self.ended[id_].concerns(peer)
 
     def tell_end(self, peer: NodeName, id_: SessionId) -> Tell:
         """How a session ended here; of a stored one no abort, or the peer would void its keys.
@@ -248,7 +234,7 @@ class Desk:
             (past.fact(id_),), (*record.prefixes, *masks, *self._endorsements.forget(id_))
         )
         answered = self.answer(record.peer, "aborted", reason)
-        return [VoidKeys(id_, reason), gone, *answered, *self._remember(id_, past)]
+        return [VoidKeys(id_, reason), gone, *answered, *self.ended.remember(id_, past)]
 
     def hear_stored(self, now_ns: int, peer: NodeName, message: BlockStored) -> list[Action]:
         id_ = message.session
@@ -310,7 +296,7 @@ class Desk:
         id_, past = record.session, Past(reason_told(reason), record.peer)
         forgotten = Persist((past.fact(id_),), record.prefixes)
         told = Tell(record.peer, Abort(id_, past.how))
-        return [forgotten, told, *self._remember(id_, past)]
+        return [forgotten, told, *self.ended.remember(id_, past)]
 
     def settle(self) -> list[Action]:
         """Take note of sessions that ended in this step."""
@@ -324,7 +310,7 @@ class Desk:
             if ended.outcome in ("aborted", CALIBRATED):  # no key
                 how = CALIBRATED if ended.outcome == CALIBRATED else ended.reason
                 peer = session.record.peer
-                actions += self._remember(id_, Past(how, peer))
+                actions += self.ended.remember(id_, Past(how, peer))
                 del self.sessions[id_]
                 self._let_go(id_)
                 actions += self.answer(peer, ended.outcome, ended.reason, ended.fields)
@@ -354,7 +340,7 @@ class Desk:
         confirm = ConfirmKeys(id_, Persist((*facts, past.fact(id_)), gone), receipt)
         fields = session.ended.fields if session.ended else {}
         answered = self.answer(peer, "stored", "", fields)
-        return [confirm, *answered, *self._remember(id_, past)]
+        return [confirm, *answered, *self.ended.remember(id_, past)]
 
     def _let_go(self, id_: SessionId) -> None:
         """What is noted of a session that waits for its peer."""
@@ -362,16 +348,6 @@ class Desk:
         self._peer_stored.pop(id_, None)
         self.refused_endorsements.pop(id_, None)
         self._looks.pop(id_, None)
-
-    def _remember(self, session: SessionId, past: Past) -> list[Action]:
-        """Keep the id of an ended session, and let go of the oldest beyond the bound."""
-        self.ended[session] = past
-        stored = past.how == "stored"
-        alike = [id_ for id_, other in self.ended.items() if (other.how == "stored") == stored]
-        if len(alike) <= (STORED_MAX if stored else ABORTED_MAX):
-            return []
-        del self.ended[alike[0]]
-        return [Persist((), (f"{ENDED}{alike[0]}",))]
 
     # --- the operator -----------------------------------------------------------------------------
 

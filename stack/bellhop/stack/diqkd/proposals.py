@@ -232,7 +232,7 @@ class Proposals:
         record = self._proposed.get(peer)
         if record is None or record.session != message.session:
             id_ = message.session
-            known = desk.with_peer(id_, peer) is not None or desk.ended_with(peer, id_)
+            known = desk.with_peer(id_, peer) is not None or desk.ended.with_peer(id_, peer)
             return [] if known else [Refuse(peer, "accept_unexpected")]
         if message.digest != _digest(record):
             del self._proposed[peer]
