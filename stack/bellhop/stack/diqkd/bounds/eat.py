@@ -21,19 +21,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import (
-    ROUND_HALF_EVEN,
-    Context,
-    Decimal,
-    DivisionByZero,
-    InvalidOperation,
-    Overflow,
-    localcontext,
-)
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from typing import Literal, assert_never
 
 from bellhop.stack.diqkd.bounds.chsh import WIN_CLASSICAL, WIN_QUANTUM
+from bellhop.stack.diqkd.bounds.exact import EXACT, LN2, log2
 
 Form = Literal["trevisan", "two-universal"]
 
@@ -65,16 +58,8 @@ ASSUMPTIONS = (
     "(one session's theorem says nothing about later ones).",
 )
 
-_EXACT = Context(
-    prec=60,
-    rounding=ROUND_HALF_EVEN,
-    Emin=-999_999,
-    Emax=999_999,
-    traps=[InvalidOperation, DivisionByZero, Overflow],
-)
-_LN2 = _EXACT.ln(Decimal(2))
-_LOG33 = _EXACT.divide(_EXACT.ln(Decimal(33)), _LN2)
-_LOG5 = _EXACT.divide(_EXACT.ln(Decimal(5)), _LN2)
+_LOG33 = EXACT.divide(EXACT.ln(Decimal(33)), LN2)
+_LOG5 = EXACT.divide(EXACT.ln(Decimal(5)), LN2)
 _BISECTIONS = 120
 _ROUNDING_BITS = Decimal("1e-9")
 _TREVISAN_BITS = 264
@@ -179,7 +164,7 @@ def objection(problem: EatProblem, choice: EatChoice) -> str | None:
         return "alpha'' must lie in (1, 1 + 1/log2(5))"
     if not all(0.0 < error < 1.0 for error in smoothings):
         return "every error must lie in (0, 1)"
-    with localcontext(_EXACT):
+    with localcontext(EXACT):
         if _smoothing_left(problem, choice) <= 0:
             return "the errors exceed the requested epsilon"
     return None
@@ -193,9 +178,9 @@ def evaluate(problem: EatProblem, choice: EatChoice) -> KeyLength:
     wrong = objection(problem, choice)
     if wrong is not None:
         raise ValueError(wrong)
-    with localcontext(_EXACT):
+    with localcontext(EXACT):
         entropy = _smooth_min_entropy(problem, choice)
-        privacy = -_log2(Decimal(choice.privacy_error))
+        privacy = -log2(Decimal(choice.privacy_error))
         left = entropy - problem.leak_bits - _ROUNDING_BITS
         match problem.form:
             case "trevisan":
@@ -233,7 +218,7 @@ def _smooth_min_entropy(problem: EatProblem, choice: EatChoice) -> Decimal:
     slope = _eta_slope(Decimal(choice.tangent))
     prime = Decimal(choice.alpha_prime) - 1
     double_prime = Decimal(choice.alpha_double_prime) - 1
-    unlikely = -_log2(_accumulation_error(problem))
+    unlikely = -log2(_accumulation_error(problem))
 
     # g_t(w_thr) - g_t(w) = slope (w_thr - w): only the slope of the tangent ever matters.
     per_round = slope * Decimal(problem.threshold) + _least_score(slope, gamma, prime)
@@ -269,13 +254,13 @@ def _least_score(slope: Decimal, gamma: Decimal, prime: Decimal) -> Decimal:
 
 def _score(w: Decimal, slope: Decimal, gamma: Decimal, prime: Decimal) -> Decimal:
     spread = _LOG33 + (2 + _variance(w, slope, gamma)).sqrt()
-    return _eta(w) - slope * w - prime * _LN2 / 2 * spread**2
+    return _eta(w) - slope * w - prime * LN2 / 2 * spread**2
 
 
 def _score_slope(w: Decimal, slope: Decimal, gamma: Decimal, prime: Decimal) -> Decimal:
     root = (2 + _variance(w, slope, gamma)).sqrt()
     variance_slope = slope**2 * (2 * (1 - w) - 1 / gamma)
-    v_slope = _LN2 * (_LOG33 + root) * variance_slope / (2 * root)
+    v_slope = LN2 * (_LOG33 + root) * variance_slope / (2 * root)
     return _eta_slope(w) - slope - prime * v_slope
 
 
@@ -287,8 +272,8 @@ def _third_order(slope: Decimal, prime: Decimal) -> Decimal:
     """K = 2^((a'-1) e) ln^3(2^e + e_N^2) / (6 (2-a')^3 ln 2), e = 2 + g_t(1) - g_t(w_min)."""
     w_min = (2 - Decimal(2).sqrt()) / 4
     exponent = 2 + slope * (1 - w_min)
-    grown = (exponent * _LN2).exp() + Decimal(2).exp()
-    return (prime * exponent * _LN2).exp() * grown.ln() ** 3 / (6 * (1 - prime) ** 3 * _LN2)
+    grown = (exponent * LN2).exp() + Decimal(2).exp()
+    return (prime * exponent * LN2).exp() * grown.ln() ** 3 / (6 * (1 - prime) ** 3 * LN2)
 
 
 def _eta(w: Decimal) -> Decimal:
@@ -296,14 +281,14 @@ def _eta(w: Decimal) -> Decimal:
     if w <= Decimal("0.75"):
         return Decimal(0)
     x = _violation(w)
-    return ((1 + x) * _log2(1 + x) + (1 - x) * _log2(1 - x)) / 2
+    return ((1 + x) * log2(1 + x) + (1 - x) * log2(1 - x)) / 2
 
 
 def _eta_slope(w: Decimal) -> Decimal:
     if w <= Decimal("0.75"):
         return Decimal(0)
     x = _violation(w)
-    return 4 * (2 * w - 1) * _log2((1 + x) / (1 - x)) / x
+    return 4 * (2 * w - 1) * log2((1 + x) / (1 - x)) / x
 
 
 def _violation(w: Decimal) -> Decimal:
@@ -312,7 +297,7 @@ def _violation(w: Decimal) -> Decimal:
 
 def _theta(error: Decimal) -> Decimal:
     """-log2(1 - sqrt(1 - x^2)), written so that a small x loses nothing."""
-    return -_log2(error**2 / (1 + (1 - error**2).sqrt()))
+    return -log2(error**2 / (1 + (1 - error**2).sqrt()))
 
 
 def _accumulation_error(problem: EatProblem) -> Decimal:
@@ -335,11 +320,7 @@ def _trevisan_length(bits: Decimal) -> int:
     """Largest y with y + 4 log2(y) <= bits, 0 if there is none."""
     if bits < 1:
         return 0
-    length = max(0, math.floor(bits - 4 * _log2(bits)))
-    while length + 1 + 4 * _log2(Decimal(length + 1)) <= bits:
+    length = max(0, math.floor(bits - 4 * log2(bits)))
+    while length + 1 + 4 * log2(Decimal(length + 1)) <= bits:
         length += 1
     return length
-
-
-def _log2(x: Decimal) -> Decimal:
-    return x.ln() / _LN2

@@ -80,7 +80,7 @@ def _peak(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def _least_score(slope: float, gamma: float, prime: float) -> float:
-    """Floating twin of ``entropy._least_score``: min over w of eta - slope w - (a' - 1) V."""
+    """Floating twin of ``eat._least_score``: min over w of eta - slope w - (a' - 1) V."""
     low, high = _WIN_MIN, WIN_QUANTUM
     for _ in range(44):
         w = (low + high) / 2.0

@@ -42,7 +42,7 @@ Rounding a length down, or cutting it to the number of rounds, only makes every 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 from types import MappingProxyType
 from typing import Protocol
 
@@ -51,6 +51,7 @@ from bellhop.stack.diqkd.bounds.design import EAT, FILTERED, RENYI, CertifiedDes
 from bellhop.stack.diqkd.bounds.eat import ASSUMPTIONS as EAT_ASSUMPTIONS
 from bellhop.stack.diqkd.bounds.eat import THEOREMS as EAT_THEOREMS
 from bellhop.stack.diqkd.bounds.eat import EatChoice, EatProblem, evaluate
+from bellhop.stack.diqkd.bounds.exact import EXACT, log2
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,28 +295,19 @@ def designed_bound(
     return kind(certified, epsilon_privacy)
 
 
-_EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN)
-"""Logarithms of these decimals are correctly rounded by specification: two machines that hold the
-same doubles find the same number of bits, whatever their mathematical library."""
-
-
 def _variable_length(bound: _DesignedBound, shown: Shown, *, pays_test_string: bool) -> int:
     design = bound.certified.design
-    with localcontext(_EXACT):
+    with localcontext(EXACT):
         score = shown.wins * Decimal(design.score_win) + shown.losses * Decimal(design.score_lose)
         length = score + shown.rounds * Decimal(bound.certified.kappa) - Decimal(shown.leak_bits)
         if pays_test_string:
             length -= _test_string_bits(shown)
         alpha = Decimal(design.alpha)
-        length += 2 + alpha / (alpha - 1) * _log2(Decimal(bound.epsilon_privacy))
+        length += 2 + alpha / (alpha - 1) * log2(Decimal(bound.epsilon_privacy))
         return min(math.floor(length), shown.rounds)
 
 
 def _test_string_bits(shown: Shown) -> Decimal:
     """t h(losses/t), at least log2 of the number of strings with that many losses."""
     parts = (Decimal(shown.wins), Decimal(shown.losses))
-    return sum((part * _log2(shown.tests / part) for part in parts if part), Decimal(0))
-
-
-def _log2(x: Decimal) -> Decimal:
-    return x.ln() / Decimal(2).ln()
+    return sum((part * log2(shown.tests / part) for part in parts if part), Decimal(0))
