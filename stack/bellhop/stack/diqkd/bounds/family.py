@@ -59,10 +59,15 @@ def generation(order: float, flip_probability: float, of: Strategies) -> Reals:
     return np.asarray(2.0 * ((u + d) ** order + (u - d) ** order))
 
 
-def deterministic_generation(order: float, flip_probability: float) -> float:
-    """The same when Eve knows Alice's bit but for the flip."""
-    value: float = (1.0 - flip_probability) ** order + flip_probability**order
-    return value
+def deterministic(design: Design, order: float, win: float, lose: float) -> float:
+    """A round's value by the best deterministic strategy, from what a won and a lost test count.
+
+    It wins one or three of the four pairs of settings; Eve knows Alice's bit but for the flip.
+    """
+    flip, g = design.flip_probability, design.test_probability
+    test = max(k * win + (4 - k) * lose for k in (1, 3)) / 4.0
+    known: float = (1.0 - flip) ** order + flip**order
+    return (1.0 - g) * known + g * test
 
 
 def largest(one_round: OneRound, order: float, points: int, zooms: int) -> float:

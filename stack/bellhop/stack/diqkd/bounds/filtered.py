@@ -31,7 +31,7 @@ from bellhop.stack.diqkd.bounds.design import Design
 from bellhop.stack.diqkd.bounds.family import (
     Reals,
     Strategies,
-    deterministic_generation,
+    deterministic,
     generation,
     largest,
     order_of,
@@ -43,7 +43,8 @@ def kappa(design: Design, adaptive: bool = True, *, points: int = 161, zooms: in
     order = order_of(design, adaptive)
     weights = filter_weights(design, adaptive)
     family = largest(partial(_one_round, design, order, weights), order, points, zooms)
-    theta = max(family, _deterministic(design, order, weights))
+    win, lose = (weight**order for weight in weights)
+    theta = max(family, deterministic(design, order, win, lose))
     return -math.log2(theta) / (order - 1.0)
 
 
@@ -56,14 +57,6 @@ def filter_weights(design: Design, adaptive: bool) -> tuple[float, float]:
     win: float = 2.0 ** (most * (order - 1.0) / order)
     lose: float = 2.0 ** (lost * (order - 1.0) / order)
     return win, lose
-
-
-def _deterministic(design: Design, order: float, weights: tuple[float, float]) -> float:
-    """The best deterministic strategy: it wins one or three of the four pairs of settings."""
-    win, lose = (weight**order for weight in weights)
-    test: float = max(k * win + (4 - k) * lose for k in (1, 3)) / 4.0
-    known = deterministic_generation(order, design.flip_probability)
-    return (1.0 - design.test_probability) * known + design.test_probability * test
 
 
 def _one_round(design: Design, order: float, weights: tuple[float, float], of: Strategies) -> Reals:

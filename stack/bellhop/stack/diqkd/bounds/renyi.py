@@ -30,7 +30,7 @@ from bellhop.stack.diqkd.bounds.design import Design
 from bellhop.stack.diqkd.bounds.family import (
     Reals,
     Strategies,
-    deterministic_generation,
+    deterministic,
     generation,
     largest,
     order_of,
@@ -41,7 +41,7 @@ def kappa(design: Design, adaptive: bool = True, *, points: int = 161, zooms: in
     """Bits of entropy a round has beside its score.  See the module for what is not certified."""
     order = order_of(design, adaptive)
     family = largest(partial(_one_round, design, order), order, points, zooms)
-    theta = max(family, _deterministic(design, order))
+    theta = max(family, deterministic(design, order, *_weights(design, order)))
     return -math.log2(theta) / (order - 1.0)
 
 
@@ -50,14 +50,6 @@ def _weights(design: Design, order: float) -> tuple[float, float]:
     win: float = 2.0 ** ((order - 1.0) * design.score_win)
     lose: float = 2.0 ** ((order - 1.0) * design.score_lose)
     return win, lose
-
-
-def _deterministic(design: Design, order: float) -> float:
-    """The best deterministic strategy: it wins one or three of the four pairs of settings."""
-    win, lose = _weights(design, order)
-    test = max(k * win + (4 - k) * lose for k in (1, 3)) / 4.0
-    known = deterministic_generation(order, design.flip_probability)
-    return (1.0 - design.test_probability) * known + design.test_probability * test
 
 
 def _one_round(design: Design, order: float, of: Strategies) -> Reals:
