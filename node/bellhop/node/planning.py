@@ -9,7 +9,7 @@ from typing import Any
 from bellhop.hal.experiment import Experiment
 from bellhop.hal.operations import BLOCK_ROUNDS_MAX, Side
 from bellhop.hal.preset import Preset
-from bellhop.stack.diqkd.beside import DEVIATIONS, eat_plan, endless_rate, filtered, optimum
+from bellhop.stack.diqkd.beside import DEVIATIONS, eat_plan, endless_rate, optimum
 from bellhop.stack.diqkd.bounds.asymptotic import best_flip_probability
 from bellhop.stack.diqkd.bounds.design import EAT, FILTERED
 from bellhop.stack.diqkd.bounds.key_basis import REFUSAL, random_basis_key_rate
@@ -67,6 +67,7 @@ def plan_document(link: ExpectedLink, session: PlannedSession, sessions: int) ->
     """
     rounds, rate = session.rounds, link.pairs_per_s
     no_key = no_key_probability(session)
+    searched = {name: _searched(session, name) for name in {session.certified.bound, FILTERED}}
     return {
         "link": asdict(link),
         "rounds": rounds,
@@ -101,8 +102,8 @@ def plan_document(link: ExpectedLink, session: PlannedSession, sessions: int) ->
         "first_key": _first_key(link, session),
         "block": block(rate),
         "configuration": _configuration(session, block(rate)["block_rounds"]),
-        "loses": _loses(session),
-        "beside": _beside(session),
+        "loses": _loses(session, searched[session.certified.bound]),
+        "beside": _beside(session, searched[FILTERED]),
         "assumptions": list(session.bound.assumptions),
     }
 
@@ -163,7 +164,7 @@ def _code(session: PlannedSession) -> dict[str, Any]:
     return document | {
         "table": design.table,
         "syndrome_bits": design.syndrome_bits,
-        "step_bits": design.step_bits[0] if design.step_bits else 0,
+        "step_bits": design.step_bits if design.steps_max else 0,
         "steps_max": design.steps_max,
     }
 
@@ -183,11 +184,10 @@ def _first_key(link: ExpectedLink, session: PlannedSession) -> dict[str, Any] | 
     }
 
 
-def _loses(session: PlannedSession) -> dict[str, Any]:
+def _loses(session: PlannedSession, best: dict[str, Any] | None) -> dict[str, Any]:
     """Bits a round, to the best design that a search finds and to a run without end."""
     own = session.key_bits / session.rounds
     rate = endless_rate(session.s, session.qber)
-    best = _searched(session, session.certified.bound)
     return {
         "to_the_optimum_design": None if best is None else best["key_bits_per_round"] - own,
         "to_a_run_without_end": rate - own,
@@ -197,7 +197,7 @@ def _loses(session: PlannedSession) -> dict[str, Any]:
     }
 
 
-def _beside(session: PlannedSession) -> dict[str, Any]:
+def _beside(session: PlannedSession, filtered: dict[str, Any] | None) -> dict[str, Any]:
     """The same run by other bounds, and what sessions do not offer."""
     rounds, s, qber = session.rounds, session.s, session.qber
     eat = eat_plan(rounds, s, qber, session.epsilon)
@@ -210,7 +210,7 @@ def _beside(session: PlannedSession) -> dict[str, Any]:
             "deviations": DEVIATIONS,
             "refereed": True,
         },
-        FILTERED: _searched(session, FILTERED),
+        FILTERED: filtered,
         "random-key-basis": {
             "key_bits_per_round_without_end": max(0.0, random_basis_key_rate(s, qber)),
             "sessions": REFUSAL,
@@ -222,7 +222,7 @@ def _searched(session: PlannedSession, bound: str) -> dict[str, Any] | None:
     """None where not even a run without end has a key: there is nothing to search for."""
     if endless_rate(session.s, session.qber) <= 0.0:
         return None
-    found = filtered(session) if bound == FILTERED else optimum(session)
+    found = optimum(session, bound)
     return {
         "key_bits": max(0, found.key_bits),
         "key_bits_per_round": max(0, found.key_bits) / found.rounds,

@@ -133,15 +133,19 @@ class CodeDesign:
     steps_max: int = 0
 
     @property
-    def step_bits(self) -> tuple[int, ...]:
-        """Bits that each step reveals more."""
-        return (self.step_rows * self.lifting,) * self.steps_max
+    def step_bits(self) -> int:
+        """Bits that a step reveals more."""
+        return self.step_rows * self.lifting
+
+    def split_rows(self, steps: int) -> int:
+        """Base rows that the first `steps` steps split; ValueError if there are not so many."""
+        if not 0 <= steps <= self.steps_max:
+            raise ValueError(f"{steps} steps are not within 0..{self.steps_max}")
+        return steps * self.step_rows
 
     def leak_bits(self, steps: int) -> int:
         """Bits revealed by the base syndrome and the first `steps` steps."""
-        if not 0 <= steps <= self.steps_max:
-            raise ValueError(f"{steps} steps are not within 0..{self.steps_max}")
-        return self.syndrome_bits + sum(self.step_bits[:steps])
+        return self.syndrome_bits + self.split_rows(steps) * self.lifting
 
     @property
     def columns(self) -> int:
@@ -276,11 +280,11 @@ def build_code(design: CodeDesign) -> Code:
         np.array([count for _, count in design.degrees], dtype=np.int64),
     )
     column_start = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(degree)])
-    sockets = np.arange(edges, dtype=np.int64) % (rows + design.paired_rows)
+    checks = rows + design.paired_rows
+    sockets = np.arange(edges, dtype=np.int64) % checks
     sockets[sockets >= rows] -= rows  # degrees differ by at most one, or two in paired rows
     edge_row = np.zeros(edges, dtype=np.int64)
     chains = 2 * sum(count for d, count in design.degrees if d == 2)
-    checks = rows + design.paired_rows
     offered = CHAIN_SOCKETS if chains <= CHAINS_DENSE * checks else CHAIN_SOCKETS_DENSE
     reserved = max(0, edges - max(chains, offered * checks))
     shift = np.zeros(edges, dtype=np.int64)

@@ -88,7 +88,7 @@ def extra_syndrome(code: Code, bits: NDArray[np.uint8], steps: int) -> NDArray[n
     Those of fewer steps are a prefix of those of more. Raises ValueError beyond the design.
     """
     _check_bits("bits", bits, code.design.rounds)
-    split = split_rows(code, steps)
+    split = code.design.split_rows(steps)
     halves = np.stack([code.row_start[:split], code.row_middle[:split]], axis=1)
     out = np.zeros((split, code.design.lifting), dtype=np.uint8)
     lanes = _lanes(code, bits)
@@ -97,13 +97,6 @@ def extra_syndrome(code: Code, bits: NDArray[np.uint8], steps: int) -> NDArray[n
         ends = np.array([0, last - first], dtype=np.int64)
         add_syndrome(ends, *edges, lanes, out[row : row + 1])
     return out.reshape(-1)
-
-
-def split_rows(code: Code, steps: int) -> int:
-    """Base rows split by `steps` steps."""
-    if not 0 <= steps <= code.design.steps_max:
-        raise ValueError(f"{steps} steps are not within 0..{code.design.steps_max}")
-    return steps * code.design.step_rows
 
 
 def decode(
@@ -124,7 +117,7 @@ def decode(
     _check_bits("own bits", own_bits, n)
     _check_bits("peer syndrome", peer_syndrome, design.syndrome_bits)
     if extra:
-        _check_bits("extra syndrome", extra[1], split_rows(code, steps) * design.lifting)
+        _check_bits("extra syndrome", extra[1], design.split_rows(steps) * design.lifting)
     if error_probability.shape != (n,):
         raise ValueError(f"error probability has shape {error_probability.shape}, not ({n},)")
     if not (error_probability.min() >= 0 and error_probability.max() <= 0.5):
@@ -158,7 +151,7 @@ def _first_steps(design: CodeDesign, estimated: Estimate) -> int | None:
         return 0  # all bits are known
     needed = FIRST_REQUEST * needed_leak_bits(design, estimated.classes)
     missing = needed + FIRST_DEVIATIONS * estimated.entropy_deviation - design.syndrome_bits
-    steps = max(0, math.ceil(missing / (design.step_rows * design.lifting)))
+    steps = max(0, math.ceil(missing / design.step_bits))
     return steps if steps <= design.steps_max else None
 
 
@@ -171,7 +164,7 @@ def _interleave(halves: NDArray[np.uint8], parities: NDArray[np.uint8]) -> NDArr
 
 def refined_rows(code: Code, steps: int) -> NDArray[np.int64]:
     """Where rows start once `steps` steps have split some."""
-    split = split_rows(code, steps)
+    split = code.design.split_rows(steps)
     pairs = np.stack([code.row_start[:split], code.row_middle[:split]], axis=1)
     return np.concatenate([pairs.reshape(-1), code.row_start[split:]])
 
