@@ -23,8 +23,8 @@ from bellhop.stack.diqkd.code import (
     build_code,
     design_code,
     expected_leak_bits,
+    mean_dispersion,
 )
-from bellhop.stack.diqkd.degrees import dispersion
 from bellhop.stack.diqkd.parameters import (
     KEY,
     PROTOCOL,
@@ -52,8 +52,12 @@ STEPS_DEVIATIONS = 3.0
 expected, and for so many standard deviations of what its errors need."""
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)
 def _code(design: CodeDesign) -> Code:
+    """Sessions with several peers take turns at one worker.
+
+    A code of 1.2e6 bits takes half a second to build, and its matrix 300 kB to keep.
+    """
     return build_code(design)
 
 
@@ -168,7 +172,7 @@ class Plan:
 
 def _steps_paid(code: CodeDesign, rounds: int, classes: Classes) -> int:
     """Steps of extra syndrome that a key of fixed length pays for whether it needs them or not."""
-    spread = math.sqrt(rounds * sum(share * dispersion(q) for share, q in classes))
+    spread = math.sqrt(rounds * mean_dispersion(classes))
     enough = STEPS_MARGIN * expected_leak_bits(rounds, classes) + STEPS_DEVIATIONS * spread
     return next((k for k in range(code.steps_max) if code.leak_bits(k) >= enough), code.steps_max)
 
