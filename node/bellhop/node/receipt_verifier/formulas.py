@@ -76,19 +76,14 @@ def _paid_test(m1: float, m2: float, t: float, win: float, lose: float, ah: floa
 
 
 def _filtered_test(m1: float, m2: float, t: float, win: float, lose: float, ah: float) -> float:
-    m0, w0, wd = m1 + m2, (win + lose) / 2.0, (win - lose) / 2.0
+    m0, md, w0, wd = m1 + m2, m1 - m2, (win + lose) / 2.0, (win - lose) / 2.0
     total = 0.0
-    for k, c in ((m0 / 4.0, m0 / 4.0 * math.cos(t)), *_second(m1, m2, t)):
+    for k, c in ((m0 / 4.0, m0 / 4.0 * math.cos(t)), (md / 4.0, md / 4.0 * math.sin(t))):
         trace = 2.0 * (m0 / 4.0 * w0 + wd * c)
         inner = trace * trace / 4.0 - (m0 * m0 / 16.0 - k * k) * (w0 * w0 - wd * wd)
         d = math.sqrt(max(inner, 0.0))
         total += (trace / 2.0 + d) ** ah + max(trace / 2.0 - d, 0.0) ** ah
     return total
-
-
-def _second(m1: float, m2: float, t: float) -> tuple[tuple[float, float]]:
-    k = (m1 - m2) / 4.0
-    return ((k, k * math.sin(t)),)
 
 
 def _largest(function: Callable[[float, float], float]) -> float:
