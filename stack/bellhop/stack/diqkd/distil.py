@@ -254,16 +254,12 @@ class Distilling:
     def _finish(self, now_ns: int) -> list[Action]:
         if self._amplified is not None:
             return self._store(now_ns, self._amplified.key)
-        record = self._record
-        if record.is_alice:
-            bits, heard = self._reconciling.alice_bits(), record.said
-        else:
-            assert record.corrected is not None, "he has said his decision"
-            bits, heard = record.corrected, record.heard
+        record, said = self._record, self._record.message(Stage.AMPLIFICATION)
+        bits = self._reconciling.alice_bits() if record.is_alice else record.corrected
         counts = self.counts()
-        assert counts is not None, "he has said his decision"
-        seed = heard[Stage.AMPLIFICATION].body
-        return self._work.order(Amplify(bits, seed, stages.key_bits_whole(record, counts)))
+        assert bits is not None and counts is not None, "he has said his decision"
+        assert said is not None, "all stages are done"
+        return self._work.order(Amplify(bits, said.body, stages.key_bits_whole(record, counts)))
 
     def _store(self, now_ns: int, key: bytes) -> list[Action]:
         record, p = self._record, self._record.parameters
@@ -290,10 +286,10 @@ class Distilling:
 
     def counts(self) -> Score | None:
         """What the run showed, once Bob has said it."""
-        both = {**self._record.said, **self._record.heard}
-        if Stage.DECISION not in both or not self._record.drawn.all():
+        decision = self._record.message(Stage.DECISION)
+        if decision is None or not self._record.drawn.all():
             return None  # not said, or long stored and the rounds forgotten
-        return stages.read_decision(self._record, both[Stage.DECISION].body)
+        return stages.read_decision(self._record, decision.body)
 
     # --- jobs -----------------------------------------------------------------------------------
 

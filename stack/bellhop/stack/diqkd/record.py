@@ -137,6 +137,10 @@ class Record:
     def done(self, stage: Stage) -> bool:
         return stage in self.said or stage in self.heard
 
+    def message(self, stage: Stage) -> Tagged | None:
+        """What was said in a stage, by whichever end."""
+        return self.said.get(stage) or self.heard.get(stage)
+
     # --- facts -----------------------------------------------------------------------------------
 
     def parameters_fact(self) -> Fact:

@@ -53,10 +53,8 @@ COUNT_BYTES = 8
 
 def steps_given(record: Record) -> int:
     """Steps of extra syndrome, as the verification says; 0 before it."""
-    both = {**record.said, **record.heard}
-    if Stage.VERIFICATION not in both:
-        return 0
-    return read_verification(both[Stage.VERIFICATION].body)[0]
+    verification = record.message(Stage.VERIFICATION)
+    return 0 if verification is None else read_verification(verification.body)[0]
 
 
 def verification_body(steps: int, key: bytes, tag: bytes) -> bytes:
@@ -162,8 +160,8 @@ def _decision_objection(record: Record, counts: Score) -> str | None:
 
 def _seed_bits(record: Record) -> int:
     """Bits of the Toeplitz seed; 0 as long as Bob has not said the counts."""
-    both = {**record.said, **record.heard}
-    if Stage.DECISION not in both:
+    decision = record.message(Stage.DECISION)
+    if decision is None:
         return 0
-    counts = read_decision(record, both[Stage.DECISION].body)
+    counts = read_decision(record, decision.body)
     return seed_bits_needed(counts.rounds, key_bits_whole(record, counts))
