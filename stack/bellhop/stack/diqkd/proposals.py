@@ -10,7 +10,7 @@ Rules
 import hashlib
 from dataclasses import replace
 
-from bellhop.hal.operations import LinkName, NodeName, Side
+from bellhop.hal.operations import LinkName, NodeName, Port, Side
 from bellhop.stack.core import (
     Action,
     Answer,
@@ -90,12 +90,12 @@ class Proposals:
         desk = self._desk
         if why := self._run_objection(ask, joined):
             return [Answer(number, "refused", {"reason": why, "peer": ask.peer})]
-        port = port_to(desk.ports.values(), ask.peer)
-        assert port is not None
-        own, peer = desk.own, ask.peer
-        alice, bob = (own, peer) if port.side is Side.A else (peer, own)
+        peer = ask.peer
+        port = port_to(desk.ports.values(), peer)
+        assert port is not None, "else an objection above"
+        alice, bob = self._roles(port)
         job = desk.number_job()
-        session = SessionId(desk.rng.child("session id", job).draw(16).hex())
+        session = self._new_id(job)
         seed = int.from_bytes(desk.rng.child("code seed", job).draw(4), "big")
         self._plans[job] = peer
         desk.expect(peer, number)
@@ -131,18 +131,21 @@ class Proposals:
             return [Answer(number, "refused", {"reason": why, "peer": peer})]
         port = port_to(desk.ports.values(), peer)
         assert port is not None, "else an objection above"
-        roles = (desk.own, peer) if port.side is Side.A else (peer, desk.own)
-        session = SessionId(desk.rng.child("session id", desk.number_job()).draw(16).hex())
-        policy = desk.policy
-        block_rounds = min(policy.block_rounds, ask.rounds)
-        desk.expect(peer, number)
-        return self._propose(
-            now_ns,
-            peer,
-            calibration_parameters(
-                session, port.link, *roles, ask.rounds, block_rounds, policy.window
-            ),
+        session = self._new_id(desk.number_job())
+        block_rounds = min(desk.policy.block_rounds, ask.rounds)
+        parameters = calibration_parameters(
+            session, port.link, *self._roles(port), ask.rounds, block_rounds, desk.policy.window
         )
+        desk.expect(peer, number)
+        return self._propose(now_ns, peer, parameters)
+
+    def _roles(self, port: Port) -> tuple[NodeName, NodeName]:
+        """Alice and Bob of the sessions on a port."""
+        own = self._desk.own
+        return (own, port.peer) if port.side is Side.A else (port.peer, own)
+
+    def _new_id(self, job: JobNumber) -> SessionId:
+        return SessionId(self._desk.rng.child("session id", job).draw(16).hex())
 
     def _run_objection(self, ask: RunSession, joined: set[NodeName]) -> str | None:
         desk, peer = self._desk, ask.peer
@@ -317,8 +320,7 @@ class Proposals:
             return "the session's id is malformed"
         if port is None or port.peer != peer:
             return f"link {parameters.link} does not lead to you from here"
-        roles = (desk.own, peer) if port.side is Side.A else (peer, desk.own)
-        if (parameters.alice, parameters.bob) != roles:
+        if (parameters.alice, parameters.bob) != self._roles(port):
             return "the devices have the other roles on this link"
         if not desk.device_ready:
             return "the memory is not connected here"
