@@ -58,8 +58,7 @@ def _ranges(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
     gamma, flips, rounds = p.gamma, p.flip_probability, max(0, min(p.rounds, ROUNDS_MAX))
     return (
         (0 < p.rounds <= ROUNDS_MAX, f"a session has at most {ROUNDS_MAX} rounds"),
-        (0 < p.block_rounds <= BLOCK_ROUNDS_MAX, f"a block has at most {BLOCK_ROUNDS_MAX} rounds"),
-        (0 < p.window <= 16, "the window is 1 to 16 blocks"),
+        *block_checks(p),
         (TEST_SCALE % gamma.denominator == 0, "the test probability is no multiple of 2**-16"),
         (TEST_SCALE % flips.denominator == 0, "the flip probability is no multiple of 2**-16"),
         (
@@ -74,6 +73,14 @@ def _ranges(p: Parameters, policy: SessionPolicy) -> tuple[Check, ...]:
             f"the design's error rate lies outside [{QBER_MIN}, 0.5): plan with what the link has",
         ),
         (0 <= p.code.seed < 1 << 32, "the code's seed is no 32-bit number"),
+    )
+
+
+def block_checks(p: Parameters) -> tuple[Check, ...]:
+    """How rounds are measured, whatever they are for."""
+    return (
+        (0 < p.block_rounds <= BLOCK_ROUNDS_MAX, f"a block has at most {BLOCK_ROUNDS_MAX} rounds"),
+        (0 < p.window <= 16, "the window is 1 to 16 blocks"),
     )
 
 

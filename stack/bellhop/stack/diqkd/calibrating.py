@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from bellhop.hal.operations import BLOCK_ROUNDS_MAX, LinkName, NodeName, Release
+from bellhop.hal.operations import LinkName, NodeName, Release
 from bellhop.stack.core import Action, Note, Order, Persist, Refuse, Tell
+from bellhop.stack.diqkd.agreement import block_checks
 from bellhop.stack.diqkd.bounds.design import EAT
 from bellhop.stack.diqkd.bounds.eat import EatChoice
 from bellhop.stack.diqkd.calibrate import (
@@ -98,8 +99,7 @@ def calibration_objection(p: Parameters) -> str | None:
             ROUNDS_MIN <= p.rounds <= CALIBRATION_ROUNDS_MAX,
             f"a calibration has {ROUNDS_MIN} to {CALIBRATION_ROUNDS_MAX} rounds",
         ),
-        (0 < p.block_rounds <= BLOCK_ROUNDS_MAX, f"a block has at most {BLOCK_ROUNDS_MAX} rounds"),
-        (0 < p.window <= 16, "the window is 1 to 16 blocks"),
+        *block_checks(p),
     )
     for holds, why in checks:
         if not holds:
